@@ -1,0 +1,61 @@
+# Everything runs in .venv, which the targets make and fill as they need it.
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
+            $(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-slow lint format docs bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) lacks the venv module; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: left to the resolver, it may come as a build with gigabytes of CUDA packages
+$(VENV)/.torch: | $(BIN)/python
+	@echo "installing $(TORCH) into $(VENV) ..."
+	@$(PIP) "$(TORCH)" -c constraints.txt && touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "installing skqfair ..."
+	@$(PIP) -e '.[plot]' -c constraints.txt && touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "installing skqfair with what tests and documentation need ..."
+	@$(PIP) -e '.[all]' -c constraints.txt && touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## Search over bit widths on the Adult data: table and picture (3 minutes)
+	$(BIN)/python examples/plot_bit_width_grid.py
+
+test: lint docs  ## Lint, tests, doctests, documentation
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.all  ## Tests and doctests only
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.all  ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.all  ## Style, docstring and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.all  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.all  ## Documentation with the gallery, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(VENV)/.all  ## Benchmarks against peers; writes docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/run.py
+
+clean:  ## Remove what was built, but not .venv
+	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst build *.egg-info

@@ -1,0 +1,13 @@
+"""Fairness of quantized neural classifiers, with scikit-learn's interface."""
+
+from skqfair.classifiers import QuantizedClassifier
+from skqfair.metrics import fairness_violation_observed, make_fairness_scorer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "QuantizedClassifier",
+    "__version__",
+    "fairness_violation_observed",
+    "make_fairness_scorer",
+]

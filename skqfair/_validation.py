@@ -1,0 +1,258 @@
+"""Inputs checked once: lengths, labels, weights, and groups as integer codes and names."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from skqfair.exceptions import EmptyGroupWarning
+
+__all__ = ["Groups", "as_labels", "check_length", "check_weights", "encode_groups", "import_extra"]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Group membership as integers.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, shape (n,)
+        Position of each sample's group in ``index``.
+    index : pandas.Index
+        Names of the groups that have samples, sorted; a MultiIndex for several columns.
+    """
+
+    codes: np.ndarray
+    index: pd.Index
+
+    @property
+    def names(self):
+        """Names as short strings, the parts of an intersection joined by commas."""
+        if isinstance(self.index, pd.MultiIndex):
+            return [", ".join(map(str, parts)) for parts in self.index]
+        return [str(name) for name in self.index]
+
+
+def import_extra(module, extra):
+    """Import an optional module, or raise an error that names the extra to install."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"this needs {module.partition('.')[0]}, which is not installed; "
+            f"install it with: pip install 'skqfair[{extra}]'"
+        ) from error
+
+
+def check_length(values, n_samples, name):
+    """Raise if ``values`` has not ``n_samples`` entries."""
+    if len(values) != n_samples:
+        raise ValueError(
+            f"{name} must have one entry for each sample: expected {n_samples}, got {len(values)}; "
+            "pass the rows that belong to these samples."
+        )
+
+
+def as_labels(values, name):
+    """Return labels as a 1-d array.
+
+    Raises
+    ------
+    ValueError
+        If the values are not one-dimensional or a column, or there are none.
+    """
+    if isinstance(values, (pd.Series, pd.Index)):
+        values = values.to_numpy()
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} must be one label for each sample, shape (n,); got shape {array.shape}; "
+            "for probabilities take the argmax first."
+        )
+    if not len(array):
+        raise ValueError(f"{name} is empty; at least one sample is needed.")
+    return array
+
+
+def check_weights(sample_weight, n_samples):
+    """Return ``sample_weight`` as float64 of shape (n,), or None.
+
+    Raises
+    ------
+    ValueError
+        For another length, NaN, infinity, negative weights, or weights that are all 0.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must have shape ({n_samples},); got {weights.shape}.")
+    check_length(weights, n_samples, "sample_weight")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("sample_weight must be finite and >= 0; got NaN, infinity or a negative.")
+    if not weights.any():
+        raise ValueError(
+            "sample_weight is 0 for every sample. Sample weights must contain at least one non-zero number."
+        )
+    return weights
+
+
+def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
+    """Encode sensitive features as integer codes.
+
+    Parameters
+    ----------
+    sensitive_features : array-like of shape (n,) or (n, k), Series, frame or dict of arrays
+        Group labels of any type; pandas and polars are understood. Several columns mean their
+        intersections.
+    n_samples : int
+        Expected number of samples.
+    name : str
+        Name of the argument, for messages.
+
+    Returns
+    -------
+    Groups
+
+    Raises
+    ------
+    ValueError
+        For another length or shape, no column, or missing group values.
+    """
+    columns = _columns(sensitive_features, name)
+    encoded = []
+    for label, values in columns.items():
+        if np.ndim(values) != 1:
+            raise ValueError(f"{name}: column {label!r} must be one-dimensional.")
+        check_length(values, n_samples, name)
+        codes, uniques = _factorize(values)
+        if (codes < 0).any():
+            raise ValueError(
+                f"{name}: {int((codes < 0).sum())} of {n_samples} values of {label!r} are missing "
+                "(NaN or None); drop these samples or give them a group of their own, "
+                "e.g. with fillna('unknown')."
+            )
+        encoded.append((label, codes, uniques))
+    if len(encoded) == 1:
+        label, codes, uniques = encoded[0]
+        codes, present = _drop_unused(codes, len(uniques))
+        if isinstance(getattr(columns[label], "dtype", None), pd.CategoricalDtype):
+            _warn_empty([(value,) for value in uniques[~present]], name)
+        return Groups(codes, pd.Index(uniques[present], name=label))
+    shape = tuple(len(uniques) for _, _, uniques in encoded)
+    flat = np.ravel_multi_index([codes for _, codes, _ in encoded], shape)
+    codes, present = _drop_unused(flat, int(np.prod(shape)))
+    names = [label for label, _, _ in encoded]
+    tuples = pd.MultiIndex.from_product([uniques for _, _, uniques in encoded], names=names)
+    if all(isinstance(getattr(c, "dtype", None), pd.CategoricalDtype) for c in columns.values()):
+        _warn_empty(list(tuples[~present]), name)
+    return Groups(codes, tuples[present])
+
+
+def _columns(features, name):
+    """Return the columns of sensitive features by label."""
+    if isinstance(features, pd.DataFrame) or hasattr(features, "iter_columns"):
+        columns = {label: features[label] for label in features.columns}
+    elif isinstance(features, dict):
+        columns = dict(features)
+    elif isinstance(features, pd.Series) or hasattr(features, "to_numpy"):
+        label = getattr(features, "name", None)
+        columns = {"sensitive_feature_0" if label in (None, "") else label: features}
+    else:
+        array = np.asarray(features)
+        if array.ndim == 1:
+            array = array[:, None]
+        if array.ndim != 2:
+            raise ValueError(
+                f"{name} must have shape (n,) or (n, k), got {array.shape}; "
+                "pass one label for each sample, or one column for each feature."
+            )
+        columns = {f"sensitive_feature_{i}": array[:, i] for i in range(array.shape[1])}
+    if not columns:
+        raise ValueError(f"{name} has no column; pass at least one sensitive feature.")
+    return columns
+
+
+def _factorize(values):
+    """Return codes (-1 for missing) and sorted unique values."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        categorical = values.array if isinstance(values, pd.Series) else values
+        return categorical.codes.astype(np.int64), pd.Index(categorical.categories)
+    if isinstance(values, (pd.Series, pd.Index)):
+        if isinstance(values.dtype, np.dtype):
+            values = values.to_numpy()
+    else:
+        values = np.asarray(values)
+    kind = values.dtype.kind if isinstance(values, np.ndarray) else "extension"
+    if kind in "iub" and len(values):
+        return _factorize_integers(values)
+    if kind in "US" and values.dtype.itemsize and len(values):
+        encoded = _factorize_fixed_width(values)
+        if encoded is not None:
+            return encoded
+        values = values.astype(object)
+    try:
+        codes, uniques = pd.factorize(values, sort=True)
+    except TypeError:  # labels of several types: no order of their own, so by type and text
+        codes, uniques = pd.factorize(values)
+        order = sorted(range(len(uniques)), key=lambda i: (type(uniques[i]).__name__, str(uniques[i])))
+        rank = np.empty(len(uniques) + 1, dtype=np.int64)
+        rank[order], rank[-1] = np.arange(len(uniques)), -1
+        codes, uniques = rank[codes], uniques[order]
+    return codes.astype(np.int64, copy=False), pd.Index(uniques)
+
+
+def _factorize_integers(values):
+    """Count over the range of the values where it is small."""
+    low, high = int(values.min()), int(values.max())
+    if high - low > max(2**16, len(values)):
+        codes, uniques = pd.factorize(values, sort=True)
+        return codes.astype(np.int64, copy=False), pd.Index(uniques)
+    uniques = np.arange(low, high + 1).astype(values.dtype)
+    return values.astype(np.int64) - low, pd.Index(uniques)
+
+
+def _factorize_fixed_width(values):
+    """Factorize numpy strings by a 64-bit hash of their characters, verified; None on a collision."""
+    values = np.ascontiguousarray(values)
+    width = next(w for w in (8, 4, 1) if values.dtype.itemsize % w == 0)
+    words = values.view(f"u{width}").reshape(len(values), -1)
+    odd = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
+    codes, _ = pd.factorize(words @ odd)
+    first = np.full(codes.max() + 1, -1)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    representatives = words[first]
+    for start in range(0, len(codes), 8192):  # in blocks that stay in the cache
+        block = slice(start, start + 8192)
+        if not np.array_equal(representatives[codes[block]], words[block]):
+            return None
+    uniques = values[first]
+    order = np.argsort(uniques)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[codes], pd.Index(uniques[order].astype(object))
+
+
+def _drop_unused(codes, n_groups):
+    """Renumber codes over the groups that have samples; also return which do."""
+    present = np.bincount(codes, minlength=n_groups) > 0
+    if present.all():
+        return codes, present
+    return (np.cumsum(present) - 1)[codes], present
+
+
+def _warn_empty(empty, name):
+    """Warn of declared groups (categories of a categorical column) that have no sample."""
+    if empty:
+        listed = "; ".join(", ".join(map(str, parts)) for parts in empty[:5])
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        warnings.warn(
+            f"{name}: no sample of the group(s) {listed}{more}; they have no accuracy and are left out.",
+            EmptyGroupWarning,
+            stacklevel=4,
+        )

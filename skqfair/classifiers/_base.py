@@ -1,0 +1,248 @@
+"""What the classifiers share: checked input, the float network, prediction by the final module."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skqfair._validation import Groups, check_weights, encode_groups
+from skqfair.classifiers._cache import Cache
+from skqfair.classifiers._network import Network
+from skqfair.classifiers._seeding import draw_seed
+
+__all__ = ["NetworkClassifier", "TrainedNetwork"]
+
+
+@dataclass
+class TrainedNetwork:
+    """The float network and the checked input that it was trained on.
+
+    Attributes
+    ----------
+    network : Network
+        Trained.
+    X : ndarray
+        In the dtype of the module.
+    y : ndarray of int64
+        Positions in ``classes``.
+    classes : ndarray
+        Labels.
+    groups : Groups or None
+        From the sensitive features.
+    seed : int
+        Of the training.
+    cache : Cache
+        Where results are kept.
+    key : str or None
+        Of the training in the cache.
+    """
+
+    network: Network
+    X: np.ndarray
+    y: np.ndarray
+    classes: np.ndarray
+    groups: Groups | None
+    seed: int
+    cache: Cache
+    key: str | None
+
+    def cached(self, parts, compute):
+        """Return what ``parts`` and this training determine, from the cache if it is there."""
+        return self.cache.get(self.cache.key(self.key, *parts), compute)
+
+
+class NetworkClassifier(ClassifierMixin, BaseEstimator):
+    """Base of the classifiers around a skorch network."""
+
+    _parameter_constraints = {
+        "estimator": "no_validation",
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "random_state": ["random_state"],
+    }
+
+    __metadata_request__fit = {"sensitive_features": True}
+
+    # ---------------------------------------------------------------- fit
+
+    def _fit_float(self, X, y, sensitive_features, sample_weight, fit_params, before_training):
+        """Check the input, and train the float net or take the frozen one.
+
+        ``before_training`` is called with the untrained float module where there is one, so that a
+        parameter that does not fit the network is found before the time is spent.
+        """
+        X, y = self._check_X_y(X, y)
+        groups = None if sensitive_features is None else encode_groups(sensitive_features, len(X))
+        sample_weight = check_weights(sample_weight, len(X))
+        _check_fit_params(fit_params, len(X))
+        network = Network(self.estimator)
+        classes, y = _encode_labels(y, network)
+        seed = draw_seed(self.random_state)
+
+        probe = network.probe(X, y, seed)
+        if probe is not None:
+            dtype = probe.input_dtype(X)
+            X = _cast(X, dtype)
+            probe.check_outputs(X, len(classes), trained=network.frozen)
+            before_training(probe.module)
+        else:
+            X = _cast(X, np.dtype(np.float32))
+
+        cache = Cache(self.memory)
+        if self.random_state is None and not network.frozen:
+            cache.bypass(
+                "memory is bypassed: with random_state=None every training is another one; set "
+                "random_state to an integer to reuse trainings."
+            )
+        if network.frozen:
+            key = cache.key(network.module)
+        else:
+            module = None if probe is None else probe.module
+            key = cache.key(*network.recipe(), module, X, y, sample_weight, seed, fit_params)
+            network.state = cache.get(
+                key,
+                lambda: network.train(X, y, sample_weight, seed, fit_params),
+                known=(network.state, module),
+            )
+            network.check_outputs(X, len(classes), trained=True)
+        return TrainedNetwork(network, X, y, classes, groups, seed, cache, key)
+
+    def _publish(self, trained):
+        """Set the attributes that all classifiers have."""
+        self.estimator_, self.classes_ = trained.network.net, trained.classes
+        self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
+
+    def _check_X_y(self, X, y):
+        try:
+            X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
+        except ValueError as error:
+            if "inconsistent numbers of samples" not in str(error):
+                raise
+            raise ValueError(f"y must have one label for each row of X. {error}") from error
+        check_classification_targets(y)
+        return X, y
+
+    # ------------------------------------------------------------ predict
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in fit.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels out of ``classes_``.
+        """
+        network, X = self._prediction_input(X)
+        if network.overrides("predict"):
+            codes = network.view(self.module_).predict(X)
+        else:
+            codes = self._logits(network, X).argmax(1)
+        return self.classes_[codes]
+
+    def predict_proba(self, X):
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in fit.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, C)
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        network, X = self._prediction_input(X)
+        return softmax(self._logits(network, X), axis=1)
+
+    def decision_function(self, X):
+        """Return logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in fit.
+
+        Returns
+        -------
+        ndarray of float64
+            Shape (n, C), in the order of ``classes_``; for two classes shape (n,), the difference of
+            the two, positive for ``classes_[1]``.
+        """
+        network, X = self._prediction_input(X)
+        logits = self._logits(network, X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def _prediction_input(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        if X.shape[1:] != self.input_shape_:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was fitted on samples "
+                f"of shape {self.input_shape_}; pass samples of that shape."
+            )
+        return Network.of_trained(self.estimator_), _cast(X, self._input_dtype)
+
+    def _logits(self, network, X):
+        """Return logits in float64, shape (n, C)."""
+        if network.overrides("predict_proba") or network.net.predict_nonlinearity != "auto":
+            return _log(network.view(self.module_).predict_proba(X))
+        outputs = network.outputs(X, self.module_).double().numpy()
+        return outputs if network.returns_logits else _log(outputs)
+
+
+def _log(probabilities):
+    return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), np.finfo(np.float64).tiny))
+
+
+def _cast(X, dtype):
+    """Cast to the dtype of the module; a value beyond its range is an error, not an infinity."""
+    if X.dtype == dtype:
+        return X
+    with np.errstate(over="ignore"):
+        cast = X.astype(dtype)
+    if cast.dtype.kind == "f" and X.dtype.kind == "f" and not np.isfinite(cast).all():
+        raise ValueError(
+            f"Input X contains infinity or a value too large for {dtype!r}; scale the features first."
+        )
+    return cast
+
+
+def _encode_labels(y, network):
+    """Return the classes and y as positions in them."""
+    if network.frozen:
+        classes = np.asarray(network.net.classes_)
+        unknown = np.setdiff1d(y, classes)
+        if len(unknown):
+            raise ValueError(
+                f"y has labels that the frozen net was not trained on: {unknown[:5].tolist()}; its "
+                f"classes_ are {classes.tolist()}. Pass y in that coding."
+            )
+        return classes, np.searchsorted(classes, y, sorter=np.argsort(classes))
+    encoder = LabelEncoder().fit(y)
+    if len(encoder.classes_) < 2:
+        raise ValueError(
+            f"y has one class only, {encoder.classes_[0]!r}; a classifier needs at least two classes. "
+            "Check the split, e.g. use StratifiedKFold."
+        )
+    return encoder.classes_, encoder.transform(y).astype(np.int64)
+
+
+def _check_fit_params(fit_params, n_samples):
+    for name, value in fit_params.items():
+        if np.ndim(value) and np.shape(value)[0] == n_samples:
+            raise ValueError(
+                f"fit parameter {name} has one entry for each sample, but skorch hands fit parameters "
+                "whole to every batch; put such data into X, or use sensitive_features or "
+                "sample_weight."
+            )

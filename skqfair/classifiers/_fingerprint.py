@@ -1,0 +1,218 @@
+"""A hash of what determines a training: values, arrays, and the code of the user's own classes.
+
+Pickles do not serve: torch objects pickle differently from copy to copy, and classes pickle by name,
+so that a changed network would be taken for the old one.
+"""
+
+import contextlib
+import dis
+import functools
+import hashlib
+import inspect
+import sys
+import types
+
+import numpy as np
+import torch
+
+__all__ = ["fingerprint"]
+
+# Code of these is named with its version; all other code is hashed with what it refers to.
+_LIBRARIES = {"fairlearn", "joblib", "numpy", "pandas", "scipy", "sklearn", "skorch", "torch"}
+_LIBRARIES |= set(sys.stdlib_module_names) - {"__main__"}
+_NOT_CODE = {
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__"),
+    *("__static_attributes__", "__slotnames__", "__abstractmethods__", "_abc_impl"),
+}
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice)
+
+
+def fingerprint(*objects):
+    """Return a hash of objects of any type, as a hexadecimal string.
+
+    Equal values have equal hashes, also in another process. Classes and functions outside the
+    libraries that the package builds on are hashed by their code, with the classes, functions and
+    constants that this code refers to.
+
+    Parameters
+    ----------
+    *objects : object
+        Numbers, strings, arrays, tensors, modules, classes, functions, containers, or anything that
+        pickles.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError
+        If something can be neither read nor pickled.
+    """
+    memo = {}
+    return _digest(objects, memo).hex()
+
+
+def _digest(obj, memo):
+    """Return the digest of one object; ``memo`` keeps those of the objects met, and them alive."""
+    if id(obj) not in memo:
+        memo[id(obj)] = b"cycle", obj
+        walk = _Walk(memo)
+        walk.describe(obj)
+        memo[id(obj)] = walk.hash.digest(), obj
+    return memo[id(obj)][0]
+
+
+class _Walk:
+    """The description of one object, written to a hash; its parts enter as digests."""
+
+    def __init__(self, memo):
+        self.hash, self.memo = hashlib.blake2b(digest_size=20), memo
+
+    def write(self, *parts):
+        for part in parts:
+            data = part if isinstance(part, bytes) else str(part).encode()
+            self.hash.update(len(data).to_bytes(8, "little"))
+            self.hash.update(data)
+
+    def __call__(self, obj):
+        if isinstance(obj, _PLAIN):
+            self.write(type(obj).__name__, repr(obj))
+        else:
+            self.write(_digest(obj, self.memo))
+
+    def describe(self, obj):
+        if isinstance(obj, torch.Tensor):
+            self.tensor(obj)
+        elif isinstance(obj, np.ndarray) and obj.dtype != object:
+            self.write("array", obj.dtype.str, obj.shape)
+            self.hash.update(np.ascontiguousarray(obj).data if obj.size else b"")
+        elif isinstance(obj, type):
+            self.type(obj)
+        elif isinstance(obj, types.FunctionType):
+            self.function(obj)
+        elif isinstance(obj, types.ModuleType):
+            self.write("module", _version(obj.__name__))
+        else:
+            self.container(obj)
+
+    def container(self, obj):
+        self.write(type(obj).__qualname__)
+        if isinstance(obj, dict):
+            self.write(len(obj))
+            for key, value in obj.items():
+                self(key)
+                self(value)
+            if type(obj) is dict:
+                return
+        elif isinstance(obj, (list, tuple)):
+            self.write(len(obj))
+            for value in obj:
+                self(value)
+            if type(obj) in (list, tuple):
+                return
+        elif isinstance(obj, (set, frozenset)):
+            return self.write(*sorted(_digest(value, self.memo).hex() for value in obj))
+        elif isinstance(obj, functools.partial):
+            return self([obj.func, obj.args, obj.keywords])
+        elif isinstance(obj, (staticmethod, classmethod)):
+            return self(obj.__func__)
+        elif isinstance(obj, property):
+            return self([obj.fget, obj.fset, obj.fdel])
+        elif isinstance(obj, torch.Generator):
+            return self(obj.get_state())
+        elif isinstance(obj, (torch.dtype, torch.device, torch.layout)):
+            return self.write(repr(obj))
+        self.reduced(obj)
+
+    def tensor(self, tensor):
+        self.write("tensor", tensor.dtype, tuple(tensor.shape), tensor.requires_grad)
+        data = tensor.detach().cpu().contiguous()
+        self.hash.update(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"")
+
+    def reduced(self, obj):
+        """Walk what pickle would store, with the code of the class."""
+        self(type(obj))
+        parts = obj.__reduce_ex__(4)
+        if isinstance(parts, str):
+            return self.write(parts)
+        for part in parts[1:3]:  # arguments of the constructor, and the state
+            self(part)
+        for items in parts[3:5]:
+            self(list(items) if items is not None else None)
+
+    def type(self, cls):
+        self.write("class", cls.__module__, cls.__qualname__)
+        if _is_library(cls.__module__):
+            return self.write(_version(cls.__module__))
+        for base in cls.__bases__:
+            self(base)
+        counters = set().union(*(_stored(f.__code__) for f in vars(cls).values() if _is_function(f)))
+        for name, member in sorted(vars(cls).items()):
+            if name in _NOT_CODE or isinstance(member, types.MemberDescriptorType):
+                continue
+            if name not in counters or _is_function(member):
+                self.write(name)
+                self.constant(member)
+
+    def function(self, function):
+        function = inspect.unwrap(function)
+        self.write("function", function.__module__, function.__qualname__)
+        if _is_library(function.__module__):
+            return self.write(_version(function.__module__))
+        self([function.__defaults__, function.__kwdefaults__])
+        self.code(function.__code__, function.__globals__)
+        changed = _stored(function.__code__)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a cell that is not filled yet
+                if name not in changed:
+                    self.constant(cell.cell_contents)
+
+    def code(self, code, namespace):
+        self.write(code.co_code, code.co_names, code.co_flags)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                self.code(constant, namespace)
+            else:
+                self(constant)
+        changed = _stored(code)
+        for name in code.co_names:
+            if name in namespace and name not in changed:
+                self.referred(name, namespace[name], code.co_names)
+
+    def referred(self, name, value, names):
+        """Walk what a global name of some code stands for."""
+        self.write(name)
+        self.constant(value)
+        if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
+            for inner in names:  # helpers.block: these may be names in that module
+                if inner in vars(value) and not isinstance(vars(value)[inner], types.ModuleType):
+                    self.referred(inner, vars(value)[inner], ())
+
+    def constant(self, value):
+        """Walk a value that code refers to, unless it can change while the code does not."""
+        code = (type, types.FunctionType, types.ModuleType, staticmethod, classmethod, property)
+        if isinstance(value, (*_PLAIN, *code, tuple, frozenset, functools.partial)):
+            self(value)
+        else:
+            self.write(type(value).__qualname__)
+
+
+def _is_function(member):
+    return isinstance(member, types.FunctionType)
+
+
+def _stored(code):
+    """Return the global, enclosing and attribute names that some code assigns: counters and the like."""
+    stores = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
+    return {i.argval for i in dis.get_instructions(code) if i.opname in stores}
+
+
+def _is_library(module_name):
+    return (module_name or "").partition(".")[0] in _LIBRARIES
+
+
+def _version(module_name):
+    """Return the top-level package and its version."""
+    top = module_name.partition(".")[0]
+    return f"{top} {getattr(sys.modules.get(top), '__version__', sys.version_info[:2])}"

@@ -1,0 +1,289 @@
+"""The wrapped skorch network: taken over, checked, trained, and run."""
+
+import contextlib
+import copy
+import inspect
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from skqfair.classifiers._seeding import seeded
+from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
+from skqfair.networks import (
+    BatchLoader,
+    TensorData,
+    TensorNetClassifier,
+    make_classifier,
+    prediction_view,
+    tensor_training,
+)
+
+__all__ = ["Network"]
+
+_OVERRIDABLE = ("forward_iter", "evaluation_step", "infer", "get_dataset", "get_iterator")
+
+
+class Network:
+    """A clone of an unfitted net, or a deep copy of a frozen one.
+
+    Parameters
+    ----------
+    estimator : NeuralNetClassifier, FrozenEstimator of a trained one, or None
+        What the user passed; not changed.
+
+    Attributes
+    ----------
+    net : NeuralNetClassifier
+        The copy that is trained and kept.
+    frozen : bool
+        Whether it is trained already.
+    """
+
+    def __init__(self, estimator):
+        self.frozen = isinstance(estimator, FrozenEstimator)
+        inner = estimator.estimator if self.frozen else estimator
+        inner = make_classifier() if inner is None else inner
+        if not isinstance(inner, NeuralNetClassifier):
+            raise TypeError(
+                "estimator must be a skorch.NeuralNetClassifier, a FrozenEstimator of a trained one, or "
+                f"None; got {_type_name(inner)}. Put preprocessing before this classifier in a Pipeline, "
+                "and use make_classifier(module) to wrap a torch module."
+            )
+        _check_criterion(inner)
+        if self.frozen:
+            _check_trained(inner)
+        self.net = copy.deepcopy(inner) if self.frozen else clone(inner)
+        if getattr(self.net, "_modules", ["module"]) not in ([], ["module"]):
+            raise ValueError(
+                f"{_type_name(inner)} has the modules {self.net._modules}; only `module` would be "
+                "quantized. Put them into one module."
+            )
+
+    @classmethod
+    def of_trained(cls, net):
+        """Return the network of a net that was trained here, without a copy."""
+        network = object.__new__(cls)
+        network.net, network.frozen = net, True
+        return network
+
+    def view(self, module):
+        """Return the net with ``module`` in the place of its own, to predict with."""
+        return prediction_view(self.net, module)
+
+    def recipe(self):
+        """Return what describes the training, for a key: the class of the net and its parameters."""
+        params = self.net.get_params(deep=False)
+        return type(self.net), {name: params[name] for name in params if name != "verbose"}
+
+    @property
+    def returns_logits(self):
+        """Whether the module returns logits rather than probabilities."""
+        return issubclass(_criterion_type(self.net), nn.CrossEntropyLoss)
+
+    @property
+    def module(self):
+        """The float module, without the wrapper of ``torch.compile``."""
+        return getattr(self.net.module_, "_orig_mod", self.net.module_)
+
+    def probe(self, X, y, seed):
+        """Return an initialised, untrained copy, or None if it cannot be initialised before training.
+
+        A callback may set sizes when training begins, so a failure here means nothing yet.
+        """
+        if self.frozen:
+            return self
+        probe = copy.copy(self)
+        probe.net = clone(self.net)
+        with seeded(seed):
+            if hasattr(probe.net, "find_sizes"):
+                probe.net.find_sizes(X, y)
+            try:
+                probe.net.set_params(verbose=0)
+                probe.net.initialize()
+            except Exception:
+                return None
+        return probe
+
+    def train(self, X, y, sample_weight, seed, fit_params):
+        """Train the net, and return its state."""
+        with seeded(seed), tensor_training(self.net, sample_weight):
+            self.net.fit(X, y, **fit_params)
+        for name, parameter in self.module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise ValueError(
+                    f"training diverged: the weight {name} is not finite. Lower the learning rate "
+                    f"(lr={self.net.lr}) or scale the features of X."
+                )
+        return self.state
+
+    @property
+    def state(self):
+        """Class and attributes of the net, to be stored without skorch's own pickling.
+
+        That goes through torch.save, which cannot store a module whose class is in a notebook.
+        """
+        return type(self.net), dict(vars(self.net))
+
+    @state.setter
+    def state(self, state):
+        own, attributes = state
+        self.net = object.__new__(own)
+        vars(self.net).update(attributes)
+
+    def input_dtype(self, X):
+        """Return the dtype in which the module takes ``X``: int64 for an Embedding, else its own."""
+        module = self.module
+        floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
+        dtype = torch.zeros(0, dtype=floats[0]).numpy().dtype if floats else np.dtype(np.float32)
+        embeds = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in module.modules())
+        if embeds and X.dtype.kind in "iub":
+            # the first layer decides: one that takes floats fails on integers
+            with contextlib.suppress(Exception):
+                self.outputs(X[:2].astype(np.int64))
+                return np.dtype(np.int64)
+        return dtype
+
+    def check_outputs(self, X, n_classes, *, trained):
+        """Raise if the outputs of the module do not fit its criterion and the classes.
+
+        Before training an error of the module itself is left to the training to raise.
+        """
+        try:
+            outputs = self.outputs(X[: min(len(X), 8)])
+        except Exception as error:
+            if not trained:
+                return
+            raise ValueError(
+                f"the module {_type_name(self.module)} fails on X of shape {X.shape} and dtype "
+                f"{X.dtype}: {error}"
+            ) from error
+        _check_outputs(outputs, n_classes, self.returns_logits, _type_name(self.module))
+
+    def outputs(self, X, module=None):
+        """Return the outputs of the float module, or of ``module`` in its place, for arrays ``X``.
+
+        The batches have the net's own batch size. Rows of a 2-d X always travel in batches of the
+        full size, padded if need be: float32 products depend on the shape of the batch, and so a
+        row's prediction would depend on the rows beside it.
+        """
+        module = self.module if module is None else module
+        run = self._run_directly if self._is_plain() else self._run_by_skorch
+        size = self.batch_size(len(X))
+        rest = len(X) % size if X.ndim == 2 else 0
+        full = len(X) - rest
+        parts = run(X[:full], module, size) if full else []
+        last = []
+        if rest:
+            padded = np.concatenate([X[full:], np.repeat(X[-1:], size - rest, axis=0)])
+            last = run(padded, module, size)
+        for part in (*parts, *last):
+            if not isinstance(part, torch.Tensor):
+                return part  # for check_outputs to refuse
+        return torch.cat([*parts, torch.cat(last)[:rest]] if rest else parts)
+
+    def batch_size(self, n_samples):
+        """Return the net's batch size for prediction; all samples for skorch's -1."""
+        size = self.net.get_params_for("iterator_valid").get("batch_size", self.net.batch_size)
+        return max(1, n_samples) if size == -1 else size
+
+    def overrides(self, name):
+        """Whether the net's class has a method ``name`` of its own."""
+        method = getattr(type(self.net), name)
+        return all(method is not getattr(c, name) for c in (NeuralNetClassifier, TensorNetClassifier))
+
+    def _is_plain(self):
+        own = self.view(None)
+        options = set(own.get_params_for("iterator_valid")) - {"batch_size"}
+        return (
+            own.dataset is TensorData
+            and own.iterator_valid is BatchLoader
+            and not options
+            and not own.get_params_for("dataset")
+            and not any(self.overrides(name) for name in _OVERRIDABLE)
+        )
+
+    def _run_directly(self, X, module, size):
+        tensor = torch.as_tensor(np.require(X, requirements=["C", "W"]))
+        device = self.net.device or "cpu"
+        modes = {m: m.training for m in module.modules()}
+        module.eval()
+        try:
+            with torch.no_grad():
+                return [_to_cpu(module(batch.to(device))) for batch in tensor.split(size)]
+        finally:
+            for m, training in modes.items():
+                m.training = training
+
+    def _run_by_skorch(self, X, module, size):
+        with torch.random.fork_rng(devices=[]):  # torch's loader draws from the global generator
+            return list(self.view(module).forward_iter(X))
+
+
+def _to_cpu(output):
+    return output.cpu() if isinstance(output, torch.Tensor) else output
+
+
+def _type_name(obj):
+    return type(obj).__name__
+
+
+def _criterion_type(net):
+    return net.criterion if inspect.isclass(net.criterion) else type(net.criterion)
+
+
+def _check_criterion(net):
+    criterion = _criterion_type(net)
+    if not issubclass(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        name = getattr(criterion, "__name__", str(criterion))
+        raise ValueError(
+            f"criterion of the net must be torch.nn.CrossEntropyLoss (the module returns logits) or "
+            f"torch.nn.NLLLoss (it returns probabilities), got {name}; set "
+            "criterion=torch.nn.CrossEntropyLoss and let the module return one logit for each class."
+        )
+
+
+def _check_trained(net):
+    if not getattr(net, "initialized_", False) or not len(net.history or ()):
+        raise UntrainedNetworkError(
+            "the net inside FrozenEstimator has never been trained (its history is empty); train it "
+            "first with net.fit(X, y), or pass the net itself to have it trained here. Weights read "
+            "with load_params need their history too: net.load_params(f_params=..., f_history=...)."
+        )
+
+
+def _check_outputs(outputs, n_classes, logits, name):
+    if not isinstance(outputs, torch.Tensor):
+        raise ModuleOutputError(
+            f"the module {name} returns a {_type_name(outputs)}; it must return one tensor of shape "
+            "(n, n_classes). Return only the logits from forward."
+        )
+    if outputs.ndim != 2 or outputs.shape[1] != n_classes:
+        raise ModuleOutputError(
+            f"the module {name} returns shape {tuple(outputs.shape)} for {len(outputs)} samples, but y "
+            f"has {n_classes} classes: shape (n, {n_classes}) is needed. Give its last layer "
+            f"{n_classes} outputs."
+        )
+    outputs = outputs.double()
+    if not torch.isfinite(outputs).all():
+        return  # for the training to say
+    sums_to_one = torch.allclose(outputs.sum(1), torch.ones(len(outputs)).double(), atol=1e-3)
+    probabilities = bool((outputs >= 0).all()) and sums_to_one
+    if logits and probabilities:
+        raise ModuleOutputError(
+            f"the module {name} returns probabilities, but the criterion CrossEntropyLoss takes logits; "
+            "remove the softmax from the module, or use criterion=torch.nn.NLLLoss."
+        )
+    if not logits and not probabilities:
+        what = "logits"
+        if bool((outputs <= 0).all()) and torch.allclose(
+            outputs.exp().sum(1), torch.ones(len(outputs)).double(), atol=1e-3
+        ):
+            what = "log-probabilities"
+        raise ModuleOutputError(
+            f"the module {name} returns {what}, but with the criterion NLLLoss skorch takes "
+            "probabilities; use criterion=torch.nn.CrossEntropyLoss, or end the module in a softmax."
+        )

@@ -1,0 +1,254 @@
+"""Post-training quantization of a network."""
+
+import copy
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skqfair.classifiers._base import NetworkClassifier
+from skqfair.classifiers._seeding import seeded
+from skqfair.quantization import (
+    QuantizationScheme,
+    convert,
+    float_size,
+    has_batchnorm,
+    observe_activations,
+    quantized_size,
+    reestimate_batchnorm,
+    without_reparametrization,
+)
+
+__all__ = ["QuantizedClassifier"]
+
+
+class QuantizedClassifier(NetworkClassifier):
+    r"""Train a network, then quantize its weights and activations.
+
+    Post-training quantization: each weight becomes an integer code times a scale,
+    :math:`\hat w = S \cdot \mathrm{clamp}(\mathrm{round}(w / S), -q, q)` with
+    :math:`q = 2^{b-1} - 1`. The bits are a hyper-parameter like any other, so that ``GridSearchCV``
+    can search over them; with ``memory`` each fold's network is trained once for the whole grid.
+
+    Parameters
+    ----------
+    estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
+        The network. With ``CrossEntropyLoss`` its module returns logits, with skorch's default
+        ``NLLLoss`` probabilities. A net is cloned and trained; a frozen one is copied and not trained
+        again (beware: scores on data that it was trained on leak). None is
+        :func:`skqfair.networks.make_classifier`, a multilayer perceptron whose sizes are found at fit;
+        pass ``make_classifier()`` to search over its parameters.
+    weight_bits : int or None, default=8
+        Bits of the weights, 2..16; None leaves them in float.
+    activation_bits : int or None, default=None
+        Bits of the inputs of Linear, Conv and recurrent layers, 2..16; None leaves them in float.
+    layer_bits : dict of str to (int, None or sequence of int), "auto" or None, default=None
+        Patterns (:mod:`fnmatch`, on names of parameters or modules) to bits, the rest as
+        ``weight_bits``. A plain name goes before a pattern with wildcards; among equals the later
+        holds. "auto" is not available yet.
+    bit_budget : float or None, default=None
+        Mean bits per weight, for ``layer_bits="auto"``.
+    granularity : {"per_channel", "per_tensor"}, default="per_channel"
+        One scale per output channel of a weight, or one per weight.
+    calibration : {"minmax", "percentile", "mse"}, default="mse"
+        How scales are found: the largest magnitude, its 99.99th percentile, or the clip with the
+        least squared error.
+    calibration_size : int, default=1024
+        Training samples used for activation ranges and BatchNorm statistics, drawn at random; with
+        sensitive features equally many of each group (with replacement where a group is smaller).
+    recalibrate_batchnorm : bool, default=False
+        Re-estimate the statistics of BatchNorm layers in the quantized network on these samples.
+    memory : str, path, joblib.Memory or None, default=None
+        Caches the float training. The key covers data, hyper-parameters, seed and the code of the
+        network.
+    random_state : int, RandomState or None, default=None
+        Seed of training and calibration. An int makes fits bitwise repeatable at the same number of
+        torch threads; None draws a fresh seed and bypasses ``memory``.
+
+    Attributes
+    ----------
+    estimator_ : skorch.NeuralNetClassifier
+        The trained float net.
+    module_ : torch.nn.Module
+        The quantized module, in eval mode.
+    classes_ : ndarray of shape (C,)
+        Class labels.
+    n_features_in_ : int
+        ``X.shape[1]``.
+    feature_names_in_ : ndarray of str
+        Column names, where X had names.
+    layer_bits_ : dict of str to (int or ndarray of int)
+        Bits of every weight, by parameter name; 32 where it stays in float.
+    model_size_ : int
+        Bytes of packed codes, scales and all that stays in float.
+    compression_ratio_ : float
+        Bytes in float32 over ``model_size_``.
+    quantized_weights_ : dict of str to QuantizedTensor
+        Codes and scales.
+
+    See Also
+    --------
+    skqfair.metrics.group_report : Accuracy by group.
+    skqfair.make_fairness_scorer : FVO as a scorer for searches.
+
+    Notes
+    -----
+    ``sensitive_features`` are used by ``fit`` for the calibration sample only; prediction never needs
+    them. Rows of two-dimensional input are predicted in batches of the net's batch size, the last one
+    padded, so that a row's prediction does not depend on the rows beside it.
+
+    References
+    ----------
+    Bellam, A. & Kim, J.-E. (2025). Explaining how quantization disparately skews a model.
+    arXiv:2509.07222.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skqfair import QuantizedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = QuantizedClassifier(weight_bits=4, random_state=0).fit(X, y)
+    >>> clf.layer_bits_
+    {'hidden0.weight': 4, 'hidden1.weight': 4, 'output.weight': 4}
+    >>> clf.model_size_, round(clf.compression_ratio_, 1)
+    (6324, 5.7)
+    """
+
+    _parameter_constraints = {
+        **NetworkClassifier._parameter_constraints,
+        "weight_bits": [Interval(Integral, 2, 16, closed="both"), None],
+        "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
+        "layer_bits": [dict, StrOptions({"auto"}), None],
+        "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
+        "granularity": [StrOptions({"per_channel", "per_tensor"})],
+        "calibration": [StrOptions({"minmax", "percentile", "mse"})],
+        "calibration_size": [Interval(Integral, 1, None, closed="left")],
+        "recalibrate_batchnorm": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        weight_bits=8,
+        activation_bits=None,
+        layer_bits=None,
+        bit_budget=None,
+        granularity="per_channel",
+        calibration="mse",
+        calibration_size=1024,
+        recalibrate_batchnorm=False,
+        memory=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.weight_bits = weight_bits
+        self.activation_bits = activation_bits
+        self.layer_bits = layer_bits
+        self.bit_budget = bit_budget
+        self.granularity = granularity
+        self.calibration = calibration
+        self.calibration_size = calibration_size
+        self.recalibrate_batchnorm = recalibrate_batchnorm
+        self.memory = memory
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
+        """Train the network (unless it is frozen) and quantize it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
+            Samples.
+        y : array-like of shape (n,)
+            Labels of any type.
+        sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
+            Group of each sample, to balance the calibration sample.
+        sample_weight : array-like of shape (n,), optional
+            Weights of the losses in training; only their ratios count.
+        **fit_params
+            Handed to the fit of the net, the same for every batch.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad input; the message names the argument, what came, and the remedy.
+        skqfair.exceptions.ModuleOutputError
+            If the outputs of the module do not fit its criterion.
+        skqfair.exceptions.UntrainedNetworkError
+            If a frozen net has never been trained.
+        NotImplementedError
+            For ``layer_bits="auto"``.
+        """
+        scheme = self._scheme()
+        trained = self._fit_float(
+            X,
+            y,
+            sensitive_features,
+            sample_weight,
+            fit_params,
+            before_training=lambda module: scheme.resolve(_plain(module)),
+        )
+        sample = trained.X[self._calibration_rows(trained)]
+        statistics = None
+        if scheme.activation_bits is not None:
+            statistics = trained.cached(("activations", sample), lambda: _observe(trained, sample))
+        quantized = convert(trained.network.module, scheme, statistics)
+        if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
+            with seeded(trained.seed), reestimate_batchnorm(quantized.module):
+                trained.network.outputs(sample, quantized.module)
+
+        self._publish(trained)
+        self.module_ = quantized.module
+        self.layer_bits_ = quantized.layer_bits
+        self.quantized_weights_ = quantized.weights
+        self.model_size_ = quantized_size(quantized)
+        self.compression_ratio_ = float_size(quantized.module) / self.model_size_
+        return self
+
+    def _scheme(self):
+        if self.layer_bits == "auto":
+            raise NotImplementedError(
+                'layer_bits="auto" is not available yet; give weight_bits, or a dict of patterns to '
+                "bits as layer_bits."
+            )
+        if self.bit_budget is not None:
+            raise ValueError(
+                f'bit_budget={self.bit_budget!r} has a meaning for layer_bits="auto" only; leave it None.'
+            )
+        return QuantizationScheme(
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+            layer_bits=self.layer_bits,
+            granularity=self.granularity,
+            calibration=self.calibration,
+        )
+
+    def _calibration_rows(self, trained):
+        """Draw the calibration sample, equally many of each group where groups are given."""
+        rng, n = np.random.default_rng(trained.seed), len(trained.X)
+        if trained.groups is None:
+            return np.sort(rng.choice(n, min(n, self.calibration_size), replace=False))
+        members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]
+        each = max(1, min(n, self.calibration_size) // len(members))
+        drawn = [rng.choice(rows, each, replace=len(rows) < each) for rows in members]
+        return np.sort(np.concatenate(drawn))
+
+
+def _observe(trained, sample):
+    """Return the statistics of the inputs of all layers on the calibration sample."""
+    module = _plain(trained.network.module)
+    with seeded(trained.seed), observe_activations(module) as statistics:
+        trained.network.outputs(sample, module)
+    return statistics
+
+
+def _plain(module):
+    """Return a copy without weight norm and other reparametrizations, as it will be quantized."""
+    return without_reparametrization(copy.deepcopy(module))

@@ -1,0 +1,20 @@
+"""Accuracy by group: FVO, reports with intervals, scorers and the choice of a model."""
+
+from skqfair.metrics._change import excess_accuracy_gap, prediction_flip_rate
+from skqfair.metrics._fvo import fairness_violation_observed
+from skqfair.metrics._intervals import ChanceBand
+from skqfair.metrics._report import group_report, model_report
+from skqfair.metrics._scorers import make_fairness_scorer, model_size_scorer
+from skqfair.metrics._selection import smallest_within
+
+__all__ = [
+    "ChanceBand",
+    "excess_accuracy_gap",
+    "fairness_violation_observed",
+    "group_report",
+    "make_fairness_scorer",
+    "model_report",
+    "model_size_scorer",
+    "prediction_flip_rate",
+    "smallest_within",
+]

@@ -1,0 +1,120 @@
+"""Count once: samples and correct predictions by group, from which every figure is derived."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from skqfair._validation import as_labels, check_length, check_weights, encode_groups
+from skqfair.exceptions import EmptyGroupWarning
+
+__all__ = ["GroupCounts", "correct_predictions", "count_groups"]
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """Samples and correct predictions of each group.
+
+    Attributes
+    ----------
+    index : pandas.Index of length G
+        Group names.
+    count : ndarray of int, shape (G,)
+        Samples.
+    total, correct : ndarray, shape (G,)
+        Sum of weights, and of the weights of the correct predictions (the plain counts if there
+        are no weights).
+    effective : ndarray, shape (G,)
+        Kish's effective sample size, (Σw)² / Σw²; the count if there are no weights.
+    samples : tuple of ndarray or None
+        With weights: group code and weight of each sample.
+    """
+
+    index: pd.Index
+    count: np.ndarray
+    total: np.ndarray
+    correct: np.ndarray
+    effective: np.ndarray
+    samples: tuple | None = None
+
+    @property
+    def accuracy(self):
+        """Accuracy of each group, shape (G,)."""
+        return self.correct / self.total
+
+    @property
+    def overall_accuracy(self):
+        """Accuracy over all samples."""
+        return self.correct.sum() / self.total.sum()
+
+    @property
+    def fvo(self):
+        """Largest minus smallest group accuracy; 0 for fewer than two groups."""
+        return float(np.ptp(self.accuracy)) if len(self.count) > 1 else 0.0
+
+
+def correct_predictions(y_true, y_pred, names=("y_true", "y_pred")):
+    """Return where two label arrays agree, shape (n,), after checking that they can be compared."""
+    y_true, y_pred = as_labels(y_true, names[0]), as_labels(y_pred, names[1])
+    check_length(y_pred, len(y_true), names[1])
+    kinds = [_label_kind(labels) for labels in (y_true, y_pred)]
+    if set(kinds) == {"number", "text"}:
+        raise ValueError(
+            f"{names[0]} holds {kinds[0]} labels and {names[1]} {kinds[1]} labels; pass both in the "
+            "same coding."
+        )
+    return y_true == y_pred
+
+
+def _label_kind(labels):
+    if labels.dtype.kind in "iufb":
+        return "number"
+    if labels.dtype.kind in "USO" and isinstance(labels[0], (str, bytes)):
+        return "text"
+    return "other"
+
+
+def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
+    """Count samples and correct predictions by group.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n,)
+        Labels of any type.
+    sensitive_features : array-like of shape (n,) or (n, k)
+        Group labels, see :func:`skqfair._validation.encode_groups`.
+    sample_weight : array-like of shape (n,), optional
+        Weights.
+
+    Returns
+    -------
+    GroupCounts
+        Over the groups with a positive total weight.
+    """
+    correct = correct_predictions(y_true, y_pred)
+    if sensitive_features is None:
+        raise ValueError("sensitive_features must be given: one group label for each sample.")
+    groups = encode_groups(sensitive_features, len(correct))
+    weights = check_weights(sample_weight, len(correct))
+    n_groups = len(groups.index)
+    table = np.bincount(groups.codes * 2 + correct, minlength=2 * n_groups).reshape(n_groups, 2)
+    count = table.sum(1)
+    if weights is None:
+        return GroupCounts(groups.index, count, count, table[:, 1], count.astype(float))
+    total = np.bincount(groups.codes, weights)
+    keep = total > 0
+    if not keep.all():
+        empty = ", ".join(map(str, groups.index[~keep]))
+        warnings.warn(
+            f"the group(s) {empty} have no weight, hence no accuracy, and are left out.",
+            EmptyGroupWarning,
+            stacklevel=3,
+        )
+    right = np.bincount(groups.codes, weights * correct)
+    squares = np.bincount(groups.codes, weights**2)
+    samples = (np.cumsum(keep) - 1)[groups.codes], weights
+    if not keep.all():
+        samples = tuple(values[keep[groups.codes]] for values in samples)
+    effective = total[keep] ** 2 / squares[keep]
+    return GroupCounts(groups.index[keep], count[keep], total[keep], right[keep], effective, samples)

@@ -1,0 +1,110 @@
+"""Choosing among the candidates of a search: the smallest model within limits."""
+
+import warnings
+
+import numpy as np
+
+from skqfair.exceptions import NoModelWithinLimitsWarning
+
+__all__ = ["smallest_within"]
+
+
+def smallest_within(
+    *, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_score="fvo", size="size"
+):
+    """Make a callable for ``refit`` that takes the smallest model within the limits.
+
+    Parameters
+    ----------
+    accuracy_drop : float >= 0 or None, default=None
+        Largest loss of mean cross-validated accuracy against the best candidate.
+    fvo : float >= 0 or None, default=None
+        Largest mean cross-validated FVO.
+    accuracy, fvo_score, size : str
+        Names of the scorers in ``scoring``: accuracy, :func:`skqfair.make_fairness_scorer` and
+        :func:`model_size_scorer`.
+
+    Returns
+    -------
+    callable
+        ``refit(cv_results) -> int``, the index of the candidate; of equally small ones the more
+        accurate. If none is within the limits it warns, names the closest, and takes it: the one
+        whose largest excess over a limit is least. Candidates with a nan score are passed over.
+
+    Raises
+    ------
+    ValueError
+        For negative limits; when called, if a scorer is missing or every score is nan.
+
+    Warns
+    -----
+    NoModelWithinLimitsWarning
+        When called, if no candidate is within the limits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skqfair.metrics import smallest_within
+    >>> refit = smallest_within(accuracy_drop=0.01, fvo=0.1)
+    >>> refit({"mean_test_accuracy": np.array([0.90, 0.895, 0.80]),
+    ...        "mean_test_fvo": np.array([-0.08, -0.09, -0.30]),
+    ...        "mean_test_size": np.array([-400.0, -100.0, -50.0])})
+    1
+    """
+    return _SmallestWithin(accuracy_drop, fvo, accuracy, fvo_score, size)
+
+
+class _SmallestWithin:
+    def __init__(self, accuracy_drop, fvo, accuracy, fvo_score, size):
+        for name, limit in (("accuracy_drop", accuracy_drop), ("fvo", fvo)):
+            if limit is not None and not limit >= 0:
+                raise ValueError(f"{name} must be a number >= 0 or None, got {limit!r}.")
+        self.accuracy_drop, self.fvo = accuracy_drop, fvo
+        self.accuracy, self.fvo_score, self.size = accuracy, fvo_score, size
+
+    def __repr__(self):
+        return f"smallest_within(accuracy_drop={self.accuracy_drop}, fvo={self.fvo})"
+
+    def __call__(self, cv_results):
+        size = -self._mean(cv_results, self.size, "model_size_scorer")
+        accuracy = self._mean(cv_results, self.accuracy, "'accuracy'")
+        usable = np.isfinite(size) & np.isfinite(accuracy)
+        excess = np.full(len(size), -np.inf)
+        if self.fvo is not None:
+            fvo = -self._mean(cv_results, self.fvo_score, "make_fairness_scorer(...)")
+            usable &= np.isfinite(fvo)
+            excess = np.maximum(excess, fvo - self.fvo)
+        if not usable.any():
+            raise ValueError(
+                "every candidate has a nan score; run the search with error_score='raise' to see why."
+            )
+        if self.accuracy_drop is not None:
+            excess = np.maximum(excess, accuracy[usable].max() - accuracy - self.accuracy_drop)
+        candidates = np.flatnonzero(usable)
+        within = candidates[excess[candidates] <= 1e-12]
+        if len(within):
+            return int(within[np.lexsort((-accuracy[within], size[within]))[0]])
+        best = int(candidates[np.argmin(excess[candidates])])
+        warnings.warn(
+            f"no candidate is within the limits of {self!r}; taking the closest, candidate {best} "
+            f"({_describe(cv_results, best)}), which exceeds a limit by {excess[best]:.3g}. "
+            "Loosen the limits or widen the grid.",
+            NoModelWithinLimitsWarning,
+            stacklevel=2,
+        )
+        return best
+
+    def _mean(self, cv_results, name, scorer):
+        key = f"mean_test_{name}"
+        if key not in cv_results:
+            scorers = sorted(k[10:] for k in cv_results if k.startswith("mean_test_"))
+            raise ValueError(
+                f"smallest_within needs a scorer named {name!r}, got {scorers}; "
+                f"add scoring={{{name!r}: {scorer}, ...}} or give its name."
+            )
+        return np.asarray(cv_results[key], dtype=float)
+
+
+def _describe(cv_results, index):
+    params = cv_results.get("params")
+    return params[index] if params else "no parameters given"

@@ -1,0 +1,122 @@
+"""Batches as one index operation on tensors, in the order in which torch's own loader draws them."""
+
+import numpy as np
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    default_collate,
+)
+
+__all__ = ["BatchLoader", "TensorData", "WeightedData"]
+
+
+class TensorData(Dataset):
+    """Rows of X and y held as tensors.
+
+    Parameters
+    ----------
+    X : array or tensor of shape (n, ...)
+        Inputs.
+    y : array or tensor of shape (n,), optional
+        Targets; zeros if not given, as in skorch.
+    """
+
+    def __init__(self, X, y=None):
+        self.X = torch.as_tensor(np.asarray(X) if not isinstance(X, torch.Tensor) else X)
+        self.y = torch.zeros(len(self.X), dtype=torch.long) if y is None else torch.as_tensor(y)
+        if len(self.X) != len(self.y):
+            raise ValueError(f"X and y differ in length: {len(self.X)} and {len(self.y)}.")
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return self.X[index], self.y[index]
+
+    def rows(self, index):
+        """Return the batch of these rows; ``index`` is a slice or a 1-d tensor of positions."""
+        if isinstance(index, slice):
+            return self.X[index], self.y[index]
+        return self.X.index_select(0, index), self.y.index_select(0, index)
+
+
+class WeightedData(Dataset):
+    """Another dataset with a weight for each sample, inside the batch.
+
+    Parameters
+    ----------
+    data : Dataset
+        Items (x, y).
+    sample_weight : array of shape (n,)
+        Weights; items become ({"X": x, "sample_weight": weight}, y).
+    """
+
+    def __init__(self, data, sample_weight):
+        self.data, self.sample_weight = data, torch.as_tensor(sample_weight)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        x, y = self.data[index]
+        return {"X": x, "sample_weight": self.sample_weight[index]}, y
+
+    def rows(self, index):
+        """Return the batch of these rows."""
+        x, y = self.data.rows(index)
+        return {"X": x, "sample_weight": self.sample_weight[index]}, y
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader that takes whole batches from tensor data, in the same order.
+
+    All parameters are those of :class:`torch.utils.data.DataLoader`. Where the data are not tensors,
+    or workers, a collate function or pinned memory are asked for, it is a plain DataLoader.
+    """
+
+    def __iter__(self):
+        if not self._by_rows():
+            return super().__iter__()
+        # torch draws a seed for its workers here, even for none: keep the generator in step
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return self._batches()
+
+    def _by_rows(self):
+        data = self.dataset.dataset if isinstance(self.dataset, Subset) else self.dataset
+        data = data.data if isinstance(data, WeightedData) else data
+        return (
+            isinstance(data, TensorData)
+            and type(self.batch_sampler) is BatchSampler
+            and self.collate_fn is default_collate
+            and self.num_workers == 0
+            and not self.pin_memory
+        )
+
+    def _batches(self):
+        data, order = self.dataset, None
+        if isinstance(data, Subset):
+            data, order = data.dataset, torch.as_tensor(np.asarray(data.indices))
+        if not isinstance(self.sampler, SequentialSampler):
+            drawn = self._draw_order()
+            order = drawn if order is None else order[drawn]
+        n, size = len(self.sampler), self.batch_size
+        if self.drop_last:
+            n -= n % size
+        for start in range(0, n, size):
+            rows = slice(start, min(start + size, n))
+            yield data.rows(rows if order is None else order[rows])
+
+    def _draw_order(self):
+        """Return the sampler's order as a tensor; torch's shuffle without the detour over a list."""
+        sampler, n = self.sampler, len(self.dataset)
+        if type(sampler) is not RandomSampler or sampler.replacement or sampler.generator is not None:
+            return torch.as_tensor(list(sampler))
+        if sampler.num_samples != n:
+            return torch.as_tensor(list(sampler))
+        seed = int(torch.empty((), dtype=torch.int64).random_().item())
+        return torch.randperm(n, generator=torch.Generator().manual_seed(seed))

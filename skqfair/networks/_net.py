@@ -1,0 +1,291 @@
+"""The skorch classifier that feeds batches fast and carries sample weights."""
+
+import copyreg
+import inspect
+import weakref
+from contextlib import contextmanager
+from math import prod
+
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from skorch.dataset import Dataset
+from torch.utils.data import DataLoader
+
+from skqfair.networks._batches import BatchLoader, TensorData, WeightedData
+from skqfair.networks._mlp import MLP
+
+__all__ = ["TensorNetClassifier", "make_classifier", "prediction_view", "tensor_training"]
+
+
+# The submodules of each module in training, so that its mode is checked without a walk over the tree.
+_SUBMODULES = weakref.WeakKeyDictionary()
+
+
+class _TensorTraining:
+    """What is added to a skorch classifier: sample weights in the batch, and less work around it."""
+
+    def __reduce__(self):
+        """Pickle as the net's own class, also while it is extended."""
+        own = type(self).__dict__.get("_extended_class", type(self))
+        return copyreg.__newobj__, (own,), self.__getstate__()
+
+    def notify(self, method_name, **cb_kwargs):
+        """Call the callbacks, less those that inherit a method which does nothing."""
+        getattr(self, method_name)(self, **cb_kwargs)
+        nothing = getattr(Callback, method_name, None)
+        for _, callback in self.callbacks_:
+            if getattr(type(callback), method_name, None) is not nothing:
+                getattr(callback, method_name)(self, **cb_kwargs)
+
+    def _set_training(self, training=True):
+        """Switch modules between training and evaluation, where they are not there already."""
+        for name in self._modules + self._criteria:
+            module = getattr(self, name + "_")
+            if not isinstance(module, torch.nn.Module):
+                continue
+            below = _SUBMODULES.get(module)
+            if below is None:
+                below = _SUBMODULES[module] = [m for m in module.modules() if m is not module]
+            if module.training is not training or any(m.training is not training for m in below):
+                module.train(training)
+
+    def get_dataset(self, X, y=None):
+        """Return the dataset, with weights while training with them."""
+        dataset = super().get_dataset(X, y)
+        weights = self.__dict__.get("sample_weight_")
+        return dataset if weights is None or y is None else WeightedData(dataset, weights)
+
+    def infer(self, x, **fit_params):
+        """Call the module on a batch, less its weights."""
+        if isinstance(x, dict) and "sample_weight" in x:
+            x = x["X"]
+        return super().infer(x, **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, *args, **kwargs):
+        r"""Return the loss of a batch; with weights :math:`\sum_i w_i \ell_i / \sum_i c_i`.
+
+        :math:`c_i` is the criterion's own class weight of sample i, 1 if it has none.
+        """
+        if not (isinstance(X, dict) and "sample_weight" in X):
+            return super().get_loss(y_pred, y_true, X, *args, **kwargs)
+        criterion = self.criterion_
+        reduction, criterion.reduction = criterion.reduction, "none"
+        try:
+            losses = super().get_loss(y_pred, y_true, X["X"], *args, **kwargs)
+        finally:
+            criterion.reduction = reduction
+        weight = X["sample_weight"].to(losses)
+        if losses.shape != weight.shape:
+            raise ValueError(
+                f"sample_weight cannot be applied: get_loss of {type(self).__name__} returns shape "
+                f"{tuple(losses.shape)} for a batch of {len(weight)}, even with the criterion's "
+                "reduction='none'; return one loss for each sample, or fit without sample_weight."
+            )
+        if reduction == "sum":
+            return (weight * losses).sum()
+        class_weight = getattr(criterion, "weight", None)
+        if class_weight is None:
+            return (weight * losses).mean()
+        return (weight * losses).sum() / class_weight[y_true.to(class_weight.device)].sum()
+
+
+class TensorNetClassifier(_TensorTraining, NeuralNetClassifier):
+    """A :class:`skorch.NeuralNetClassifier` for arrays: fast batches, sample weights, sizes found at fit.
+
+    Batches are slices of tensors, in the order in which skorch draws them, so that training gives the
+    same network, bit for bit, in less time. Arguments of the module named ``n_features``,
+    ``in_channels`` or ``n_classes`` that are not given are found from the data at fit.
+
+    Parameters
+    ----------
+    module : torch module (class or instance)
+        The network.
+    dataset, iterator_train, iterator_valid : types
+        skorch's parameters, with tensor data and their loader as defaults.
+    **kwargs
+        Everything else that :class:`skorch.NeuralNetClassifier` takes.
+
+    See Also
+    --------
+    make_classifier : The same with defaults for everything.
+    """
+
+    def __init__(
+        self,
+        module,
+        *args,
+        dataset=TensorData,
+        iterator_train=BatchLoader,
+        iterator_valid=BatchLoader,
+        **kwargs,
+    ):
+        super().__init__(
+            module,
+            *args,
+            dataset=dataset,
+            iterator_train=iterator_train,
+            iterator_valid=iterator_valid,
+            **kwargs,
+        )
+
+    def fit(self, X, y, sample_weight=None, **fit_params):
+        """Train from scratch.
+
+        Parameters
+        ----------
+        X : array of shape (n, ...)
+            Inputs, in the dtype that the module takes.
+        y : array of shape (n,)
+            Classes 0..C-1.
+        sample_weight : array of shape (n,), optional
+            Weights of the losses; only their ratios count.
+        **fit_params
+            As in skorch: handed to every batch.
+
+        Returns
+        -------
+        self
+        """
+        self.find_sizes(X, y)
+        with tensor_training(self, sample_weight):
+            return super().fit(X, y, **fit_params)
+
+    def initialize_module(self):
+        """Create the module, with the sizes that were found and not given."""
+        found = self.__dict__.get("sizes_", {})
+        kwargs = {**found, **self.get_params_for("module")}
+        if isinstance(self.module, torch.nn.Module) and not self.get_params_for("module"):
+            kwargs = {}
+        self.module_ = self.initialized_instance(self.module, kwargs)
+        return self
+
+    def find_sizes(self, X, y):
+        """Find the sizes that the module wants from the data."""
+        if not isinstance(self.module, type) or not hasattr(X, "shape"):
+            return
+        shape = X.shape[1:]
+        sizes = {
+            "n_features": prod(shape),
+            "in_channels": shape[0] if len(shape) else 1,
+            "n_classes": int(max(y)) + 1,
+        }
+        wanted = inspect.signature(self.module).parameters
+        self.sizes_ = {name: size for name, size in sizes.items() if name in wanted}
+
+
+_EXTENDED = weakref.WeakKeyDictionary()
+_DEFAULTS = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
+_OURS = {"dataset": TensorData, "iterator_train": BatchLoader, "iterator_valid": BatchLoader}
+
+
+def _extended(own):
+    """Return the class with :class:`_TensorTraining` in front, itself if it is there already."""
+    if issubclass(own, _TensorTraining):
+        return own
+    if own not in _EXTENDED:
+        members = {"_extended_class": own, "__doc__": own.__doc__, "__module__": own.__module__}
+        _EXTENDED[own] = type(own.__name__, (_TensorTraining, own), members)
+    return _EXTENDED[own]
+
+
+@contextmanager
+def tensor_training(net, sample_weight=None):
+    """Let any skorch classifier weight its losses, and take batches from tensors, inside the block.
+
+    The net's class is extended for that time and given back, so that methods that its own class
+    overrides still run. A net with a dataset or iterators of its own keeps them.
+
+    Parameters
+    ----------
+    net : NeuralNetClassifier
+        Trained inside the block.
+    sample_weight : array of shape (n,), optional
+        Weights, scaled here to mean 1.
+    """
+    own, before = type(net), {name: net.__dict__[name] for name in _DEFAULTS}
+    net.__class__ = _extended(own)
+    if before == _DEFAULTS:
+        net.__dict__.update(_OURS)
+    if sample_weight is not None:
+        weights = torch.as_tensor(sample_weight, dtype=torch.float64)
+        net.__dict__["sample_weight_"] = (weights / weights.mean()).float()
+    try:
+        yield net
+    finally:
+        net.__dict__.pop("sample_weight_", None)
+        net.__dict__.update(before)
+        net.__class__ = own
+
+
+def prediction_view(net, module):
+    """Return a net that shares all with ``net`` but predicts with ``module``, in fast batches.
+
+    Parameters
+    ----------
+    net : NeuralNetClassifier
+        A trained net; not changed, and not copied.
+    module : torch.nn.Module
+        The module to predict with.
+    """
+    view = object.__new__(_extended(type(net)))
+    view.__dict__.update(net.__dict__)
+    view.__dict__["module_"] = module
+    if all(net.__dict__[name] is default for name, default in _DEFAULTS.items()):
+        view.__dict__.update(_OURS)
+    return view
+
+
+def make_classifier(
+    module=MLP,
+    *,
+    criterion=torch.nn.CrossEntropyLoss,
+    optimizer=torch.optim.Adam,
+    lr=0.003,
+    max_epochs=20,
+    batch_size=128,
+    train_split=None,
+    verbose=0,
+    iterator_train__shuffle=True,
+    **kwargs,
+):
+    """Return a skorch classifier with sensible defaults, the one behind ``estimator=None``.
+
+    Parameters
+    ----------
+    module : type or instance of torch.nn.Module, default=MLP
+        The network. Its arguments ``n_features``, ``in_channels`` and ``n_classes`` are found at fit.
+    criterion, optimizer, lr, max_epochs, batch_size, train_split, verbose, iterator_train__shuffle
+        skorch's parameters. All samples are used for training; ``verbose=1`` prints each epoch.
+    **kwargs
+        Further parameters of :class:`skorch.NeuralNetClassifier`, e.g. ``module__hidden_sizes``,
+        ``callbacks`` or ``device``.
+
+    Returns
+    -------
+    TensorNetClassifier
+        Not trained.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skqfair import QuantizedClassifier
+    >>> from skqfair.networks import make_classifier
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> net = make_classifier(module__hidden_sizes=(16,), lr=0.01)
+    >>> clf = QuantizedClassifier(net, weight_bits=4, random_state=0).fit(X, y)
+    >>> clf.module_.hidden0
+    Linear(in_features=4, out_features=16, bias=True)
+    """
+    return TensorNetClassifier(
+        module,
+        criterion=criterion,
+        optimizer=optimizer,
+        lr=lr,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        train_split=train_split,
+        verbose=verbose,
+        iterator_train__shuffle=iterator_train__shuffle,
+        **kwargs,
+    )

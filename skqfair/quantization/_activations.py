@@ -1,0 +1,152 @@
+"""Inputs of layers: their ranges from one pass over calibration data, and their quantization."""
+
+from contextlib import contextmanager
+
+import torch
+
+from skqfair.quantization._affine import check_bits, q_max, to_codes
+from skqfair.quantization._calibration import clip_range
+from skqfair.quantization._targets import activation_targets
+
+__all__ = ["ActivationQuantizer", "ActivationStatistics", "observe_activations"]
+
+_VALUES_PER_CALL = 2**16
+
+
+class ActivationStatistics:
+    """Extremes and values of one layer's input over the calibration data.
+
+    The extremes are exact. Percentile and mse look at the values, all of them up to 65,536 a call,
+    beyond that a random draw of so many. One instance serves all bit widths and calibrations.
+
+    Attributes
+    ----------
+    low, high : float
+        Smallest and largest value seen.
+    """
+
+    def __init__(self):
+        self.low, self.high = float("inf"), float("-inf")
+        self._values = []
+        self._generator = torch.Generator().manual_seed(0)
+
+    def update(self, values):
+        """Take in one call's input."""
+        values = values.detach().reshape(-1)
+        if not values.numel():
+            return
+        low, high = torch.aminmax(values)
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        if values.numel() > _VALUES_PER_CALL:
+            index = torch.randint(values.numel(), (_VALUES_PER_CALL,), generator=self._generator)
+            values = values[index.to(values.device)]
+        else:
+            values = values.clone()
+        self._values.append(values)
+
+    @property
+    def signed(self):
+        """Whether anything negative was seen."""
+        return self.low < 0
+
+    def quantizer(self, bits, calibration):
+        """Return the :class:`ActivationQuantizer` for ``bits`` and ``calibration``."""
+        bits = check_bits(bits, "activation_bits")
+        levels = q_max(bits) if self.signed else 2**bits - 1
+        values = self._values[0]
+        largest = torch.tensor(max(abs(self.low), abs(self.high)), dtype=values.dtype)
+        if calibration == "minmax":
+            clip = largest
+        else:
+            magnitude = torch.cat([*self._values, largest.to(values.device)[None]]).abs()
+            clip = clip_range(magnitude[None, :], calibration, grid=levels)[0].cpu()
+        scale = clip / torch.tensor(levels, dtype=values.dtype)
+        scale = torch.where(scale > 0, scale, 1.0)
+        return ActivationQuantizer(scale, bits, self.signed)
+
+
+class ActivationQuantizer:
+    """A forward pre-hook that quantizes and dequantizes the input of its module.
+
+    Parameters
+    ----------
+    scale : tensor, 0-dim
+        The scale.
+    bits : int
+        Bits of the codes.
+    signed : bool
+        Codes are -q..q with q = 2^(bits - 1) - 1 if signed, else 0..2^bits - 1.
+    """
+
+    def __init__(self, scale, bits, signed):
+        self.scale, self.bits, self.signed = scale, bits, signed
+
+    def quantize(self, values):
+        """Return ``values`` rounded to the codes, in their own dtype."""
+        high = q_max(self.bits) if self.signed else 2**self.bits - 1
+        scale = self.scale.to(values)
+        return to_codes(values, scale, -high if self.signed else 0, high).mul_(scale)
+
+    def __call__(self, module, args, kwargs):
+        """Quantize the first argument, wherever it was passed."""
+        return _map_input(self.quantize, args, kwargs)
+
+    def __repr__(self):
+        kind = "signed" if self.signed else "unsigned"
+        return f"ActivationQuantizer(bits={self.bits}, scale={float(self.scale):.4g}, {kind})"
+
+
+class _Observer:
+    """A forward pre-hook that shows the input to the statistics of its module."""
+
+    def __init__(self, statistics):
+        self.statistics = statistics
+
+    def __call__(self, module, args, kwargs):
+        def look(values):
+            self.statistics.update(values)
+            return values
+
+        _map_input(look, args, kwargs)
+
+
+def _map_input(function, args, kwargs):
+    """Apply ``function`` to a module's first input, a tensor or packed sequence, positional or not."""
+    value = args[0] if args else kwargs.get("input")
+    if isinstance(value, torch.nn.utils.rnn.PackedSequence):
+        value = value._replace(data=function(value.data))
+    elif isinstance(value, torch.Tensor) and value.is_floating_point():
+        value = function(value)
+    if args:
+        return (value, *args[1:]), kwargs
+    return args, {**kwargs, "input": value}
+
+
+@contextmanager
+def observe_activations(module):
+    """Collect the inputs of all layers whose inputs can be quantized while data flows through.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The float module; hooks are attached and removed again.
+
+    Yields
+    ------
+    dict of str to ActivationStatistics
+        By module name. After the block only modules whose hooks were called are left: the output
+        projection inside attention never is, and stays in float.
+    """
+    statistics = {name: ActivationStatistics() for name in activation_targets(module)}
+    handles = [
+        child.register_forward_pre_hook(_Observer(statistics[name]), with_kwargs=True)
+        for name, child in activation_targets(module).items()
+    ]
+    try:
+        with torch.no_grad():
+            yield statistics
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in [name for name, seen in statistics.items() if not seen._values]:
+        del statistics[name]

@@ -1,0 +1,105 @@
+r"""Numbers to codes and back: :math:`T(w) = \mathrm{clamp}(\mathrm{round}(w / S), -q, q)`.
+
+Every function divides by the scale in the dtype of the tensor and rounds to nearest even, so that a
+numpy reference (``np.rint(w / S)``) gives the same codes, bit for bit.
+"""
+
+import numbers
+
+import numpy as np
+import torch
+
+__all__ = ["MAX_BITS", "MIN_BITS", "check_bits", "dequantize", "pack", "q_max", "to_codes", "unpack"]
+
+MIN_BITS, MAX_BITS = 2, 16
+
+
+def check_bits(bits, name="bits"):
+    """Return ``bits`` as an int, or raise if it is not a whole number of bits in 2..16.
+
+    Parameters
+    ----------
+    bits : int
+        Width in bits.
+    name : str
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    int
+    """
+    if isinstance(bits, bool) or not isinstance(bits, numbers.Integral):
+        raise ValueError(
+            f"{name} must be an integer from {MIN_BITS} to {MAX_BITS}, got {bits!r} of type "
+            f"{type(bits).__name__}; use e.g. {name}=8."
+        )
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(
+            f"{name} must be an integer from {MIN_BITS} to {MAX_BITS}, got {bits}; "
+            "use 2 bits for {-1, 0, 1} and None to leave a layer in float."
+        )
+    return int(bits)
+
+
+def q_max(bits):
+    """Return the largest code of signed symmetric quantization, ``2**(bits - 1) - 1``.
+
+    ``bits`` may be an int or an integer tensor (one width per channel).
+    """
+    return 2 ** (bits - 1) - 1
+
+
+def to_codes(tensor, scale, low, high):
+    """Return ``clamp(round(tensor / scale), low, high)`` in the dtype of ``tensor``."""
+    return (tensor / scale).round_().clamp_(low, high)
+
+
+def dequantize(codes, scale):
+    """Return ``codes * scale`` in the dtype of ``scale``."""
+    return codes.to(scale.dtype) * scale
+
+
+def pack(codes, bits):
+    """Pack signed codes into a dense little-endian bit stream of ``ceil(n * bits / 8)`` bytes.
+
+    Parameters
+    ----------
+    codes : array or tensor of int
+        Signed codes, any shape, each within ``bits`` bits.
+    bits : int
+        Bits of each code, 2..16.
+
+    Returns
+    -------
+    ndarray of uint8
+        Two's complement codes, the first in the lowest bits of the first byte.
+    """
+    codes = np.asarray(codes).reshape(-1)
+    if bits == 8:
+        return codes.astype(np.int8).view(np.uint8)
+    unsigned = codes.astype(np.int16).view(np.uint16)
+    planes = (unsigned[:, None] >> np.arange(bits, dtype=np.uint16)) & 1
+    return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")
+
+
+def unpack(packed, bits, shape):
+    """Invert :func:`pack`.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8
+        What :func:`pack` returned.
+    bits : int
+        Bits of each code.
+    shape : tuple of int
+        Shape of the codes.
+
+    Returns
+    -------
+    ndarray of int16
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    weights = 1 << np.arange(bits, dtype=np.int32)
+    weights[-1] *= -1  # two's complement: the top bit counts negative
+    return (planes.astype(np.int32) @ weights).astype(np.int16).reshape(shape)

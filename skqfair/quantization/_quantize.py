@@ -1,0 +1,176 @@
+"""Quantize one tensor: scale, codes, and what is stored of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skqfair.quantization._affine import check_bits, dequantize, pack, q_max, to_codes
+from skqfair.quantization._calibration import CALIBRATIONS, clip_range
+
+__all__ = ["GRANULARITIES", "QuantizedTensor", "quantize", "weight_scale"]
+
+GRANULARITIES = ("per_channel", "per_tensor")
+
+
+def check_choice(value, name, choices):
+    """Raise if ``value`` is none of ``choices``."""
+    if value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {expected}; got {value!r}.")
+
+
+def quantize(tensor, bits, *, granularity="per_channel", calibration="mse", axis=0):
+    r"""Quantize a tensor symmetrically to signed integer codes.
+
+    .. math:: T(w) = \mathrm{clamp}(\mathrm{round}(w / S), -q, q), \qquad q = 2^{b-1} - 1
+
+    rounded to nearest even, without zero point; 2 bits are {-1, 0, 1}. :math:`S = c / q` with the
+    clip magnitude :math:`c` from ``calibration``; a tensor or channel of zeros has :math:`S = 1`.
+
+    Parameters
+    ----------
+    tensor : tensor or array of float
+        What to quantize, finite; at least one dimension for "per_channel".
+    bits : int
+        Bits of each code, 2..16.
+    granularity : {"per_channel", "per_tensor"}, default="per_channel"
+        One scale for each index of ``axis``, or one in all.
+    calibration : {"minmax", "percentile", "mse"}, default="mse"
+        The clip :math:`c`: the largest magnitude; the 99.99th percentile of magnitudes; or the
+        :math:`k / 100` of the largest, :math:`k = 1..100`, with the least squared error.
+    axis : int, default=0
+        The channel axis (1 for the weight of a transposed convolution).
+
+    Returns
+    -------
+    codes : tensor of int8 (up to 8 bits) or int16
+        Same shape as ``tensor``.
+    scale : tensor of float
+        Broadcasts against ``codes``: the dequantized tensor is ``codes * scale``.
+
+    Raises
+    ------
+    ValueError
+        For bits outside 2..16, an unknown granularity or calibration, an axis that is not there,
+        or values that are not finite.
+
+    References
+    ----------
+    Nagel, M. et al. (2021). A white paper on neural network quantization. arXiv:2106.08295.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skqfair.quantization import quantize
+    >>> codes, scale = quantize(torch.tensor([[0.1, -0.5, 1.0], [2.0, 0.0, -4.0]]), 3,
+    ...                         calibration="minmax")
+    >>> codes
+    tensor([[ 0, -2,  3],
+            [ 2,  0, -3]], dtype=torch.int8)
+    >>> scale.flatten()
+    tensor([0.3333, 1.3333])
+    """
+    tensor = torch.as_tensor(tensor).detach()
+    if not tensor.is_floating_point():
+        raise ValueError(f"tensor must be floating point, got dtype {tensor.dtype}; cast it first.")
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(
+            "tensor must be finite, got NaN or infinity; a diverged training is the usual cause."
+        )
+    bits = check_bits(bits)
+    check_choice(granularity, "granularity", GRANULARITIES)
+    check_choice(calibration, "calibration", CALIBRATIONS)
+    if granularity == "per_channel" and not -tensor.ndim <= axis < tensor.ndim:
+        raise ValueError(f"axis must index one of {tensor.ndim} dimensions, got {axis}.")
+    quantized = QuantizedTensor.from_float(
+        tensor, bits, per_channel=granularity == "per_channel", calibration=calibration, axis=axis
+    )
+    return quantized.codes, quantized.scale
+
+
+def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):
+    """Return the scale of a weight, shaped to broadcast against it (0-dim for per tensor).
+
+    ``bits`` may be an integer tensor of one width per channel.
+    """
+    magnitude = tensor.abs()
+    channels = tensor.shape[axis] if per_channel else 1
+    rows = magnitude.movedim(axis, 0).reshape(channels, -1) if per_channel else magnitude.reshape(1, -1)
+    grid = torch.as_tensor(q_max(bits), dtype=tensor.dtype, device=tensor.device)
+    clip = clip_range(rows, calibration, grid=grid) if rows.numel() else rows.new_zeros(channels)
+    scale = torch.where(clip > 0, clip / grid, 1.0)
+    # a subnormal clip can round to a scale of 0; the channel is then zero for all purposes
+    scale = torch.where(scale > 0, scale, 1.0)
+    if not per_channel:
+        return scale.reshape(())
+    return scale.reshape(channel_shape(tensor, axis))
+
+
+def channel_shape(tensor, axis):
+    """Return the shape that broadcasts one value per channel against ``tensor``."""
+    shape = [1] * tensor.ndim
+    shape[axis] = -1
+    return shape
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """Codes and scale of one quantized weight.
+
+    Parameters
+    ----------
+    codes : tensor of int8 or int16
+        Signed codes.
+    scale : tensor of float
+        Broadcasts against the codes.
+    bits : int or ndarray of int
+        Bits of each code, one number or one for each channel.
+    axis : int
+        The channel axis.
+    """
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    bits: int | np.ndarray
+    axis: int = 0
+
+    @classmethod
+    def from_float(cls, tensor, bits, *, per_channel, calibration, axis=0):
+        """Quantize ``tensor``; ``bits`` is an int or one int for each channel."""
+        widths = bits
+        if not isinstance(bits, int):
+            bits = np.asarray(bits)
+            widths = torch.as_tensor(bits, device=tensor.device)
+        scale = weight_scale(
+            tensor, widths, per_channel=per_channel, calibration=calibration, axis=axis
+        )
+        limit = q_max(widths)
+        if isinstance(limit, torch.Tensor):
+            limit = limit.to(tensor.dtype).reshape(channel_shape(tensor, axis))
+            codes = (tensor / scale).round_().clamp_(-limit, limit)
+        else:
+            codes = to_codes(tensor, scale, -limit, limit)
+        storage = torch.int8 if int(np.max(bits)) <= 8 else torch.int16
+        return cls(codes.to(storage), scale, bits, axis)
+
+    def dequantize(self):
+        """Return the float tensor that the codes stand for."""
+        return dequantize(self.codes, self.scale)
+
+    def pack(self):
+        """Return the codes as packed bytes, channel by channel where widths differ."""
+        if isinstance(self.bits, int):
+            return pack(self.codes.cpu(), self.bits)
+        rows = self.codes.cpu().movedim(self.axis, 0).flatten(1)
+        streams = [
+            np.unpackbits(pack(row, int(b)), count=row.numel() * int(b), bitorder="little")
+            for row, b in zip(rows, self.bits, strict=True)
+        ]
+        return np.packbits(np.concatenate(streams), bitorder="little")
+
+    @property
+    def nbytes(self):
+        """Bytes of the packed codes, ``ceil(numel * bits / 8)``, and 4 bytes for each scale."""
+        n_bits = self.codes.numel() * float(np.mean(self.bits))
+        return -(-round(n_bits) // 8) + 4 * self.scale.numel()

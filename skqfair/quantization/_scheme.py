@@ -1,0 +1,155 @@
+"""What is quantized, and to how many bits: decided once, for training, prediction, export and audit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from skqfair.quantization._affine import check_bits
+from skqfair.quantization._calibration import CALIBRATIONS
+from skqfair.quantization._quantize import GRANULARITIES, check_choice
+from skqfair.quantization._targets import quantizable_weights
+
+__all__ = ["FLOAT_BITS", "QuantizationScheme"]
+
+FLOAT_BITS = 32
+"""Bits reported for a weight that stays in float."""
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """Bits of every layer, granularity and calibration.
+
+    Parameters
+    ----------
+    weight_bits : int or None, default=8
+        Bits of the weights that no pattern names, 2..16; None leaves them in float.
+    activation_bits : int or None, default=None
+        Bits of the inputs of Linear, Conv and recurrent modules, 2..16; None leaves them in float.
+    layer_bits : dict of str to (int, None or sequence of int), default=None
+        Shell patterns (:mod:`fnmatch`) on names of parameters or modules, to bits; a sequence gives
+        one width per output channel. A pattern that names a module holds for all below it. A plain
+        name goes before a pattern with wildcards; among equals the later one holds.
+    granularity : {"per_channel", "per_tensor"}, default="per_channel"
+        One scale per output channel of a weight, or one per weight. Activations have one per tensor.
+    calibration : {"minmax", "percentile", "mse"}, default="mse"
+        How scales are found, see :func:`quantize`.
+
+    Raises
+    ------
+    ValueError
+        For bits outside 2..16 or an unknown granularity or calibration.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skqfair.quantization import QuantizationScheme
+    >>> scheme = QuantizationScheme(weight_bits=4, layer_bits={"2": 8})
+    >>> scheme.resolve(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
+    {'0.weight': 4, '2.weight': 8}
+    """
+
+    weight_bits: int | None = 8
+    activation_bits: int | None = None
+    layer_bits: Mapping | None = None
+    granularity: str = "per_channel"
+    calibration: str = "mse"
+
+    def __post_init__(self):
+        for name in ("weight_bits", "activation_bits"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check_bits(getattr(self, name), name))
+        check_choice(self.granularity, "granularity", GRANULARITIES)
+        check_choice(self.calibration, "calibration", CALIBRATIONS)
+        if self.layer_bits is not None and not isinstance(self.layer_bits, Mapping):
+            raise ValueError(
+                "layer_bits must be a dict of patterns to bits, e.g. {'*.0.weight': 8}; "
+                f"got {self.layer_bits!r}."
+            )
+        for pattern, bits in (self.layer_bits or {}).items():
+            if not isinstance(pattern, str):
+                raise ValueError(f"layer_bits must have patterns (str) as keys; got {pattern!r}.")
+            for width in np.ravel(bits) if _is_per_channel(bits) else [bits]:
+                if width is not None:
+                    check_bits(width, f"layer_bits[{pattern!r}]")
+
+    @property
+    def per_channel(self):
+        """Whether each output channel of a weight has a scale of its own."""
+        return self.granularity == "per_channel"
+
+    def resolve(self, module):
+        """Return the bits of every quantizable weight of ``module``.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The float module.
+
+        Returns
+        -------
+        dict of str to (int or ndarray of int)
+            Parameter name to bits, 32 for a weight that stays in float.
+
+        Raises
+        ------
+        ValueError
+            If the module has no quantizable weight, a pattern matches nothing or decides nothing,
+            or a list of bits per channel has another length than the channels.
+        """
+        axes = quantizable_weights(module)
+        if not axes:
+            raise ValueError(
+                f"the module {type(module).__name__} has no quantizable weight: none of its modules "
+                "is a Linear, Bilinear, Conv, ConvTranspose, Embedding, EmbeddingBag, recurrent or "
+                "MultiheadAttention module with parameters; build the network from these."
+            )
+        patterns = self.layer_bits or {}
+        bits = dict.fromkeys(axes, self.weight_bits)
+        decided_by = {}
+        # plain names last, so that they win; sorted() is stable: the later of equals wins
+        for pattern in sorted(patterns, key=lambda p: not any(c in p for c in "*?[")):
+            names = [name for name in axes if _matches(name, pattern)]
+            if not names:
+                raise ValueError(
+                    f"layer_bits: the pattern {pattern!r} matches no quantizable weight; "
+                    f"the names are {', '.join(axes)}."
+                )
+            for name in names:
+                bits[name], decided_by[name] = patterns[pattern], pattern
+        for pattern in patterns:
+            if pattern not in decided_by.values():
+                raise ValueError(
+                    f"layer_bits: the pattern {pattern!r} decides nothing, because others match all "
+                    "its weights and the later pattern holds; put it after them or remove it."
+                )
+        parameters = dict(module.named_parameters())
+        return {
+            name: _widths(width, name, parameters[name].shape[axes[name]])
+            for name, width in bits.items()
+        }
+
+
+def _is_per_channel(bits):
+    return isinstance(bits, (list, tuple, np.ndarray)) and np.ndim(bits) == 1
+
+
+def _widths(bits, name, channels):
+    """Return 32 for float, an int, or an int array of one width per channel."""
+    if bits is None:
+        return FLOAT_BITS
+    if not _is_per_channel(bits):
+        return int(bits)
+    if len(bits) != channels:
+        raise ValueError(
+            f"layer_bits: {name} has {channels} output channels, but got {len(bits)} bits; "
+            "give one number, or one for each channel."
+        )
+    return np.asarray(bits, dtype=np.int64)
+
+
+def _matches(name, pattern):
+    """Whether a pattern is for the parameter ``name`` or for a module that contains it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))

@@ -1,0 +1,74 @@
+"""Which weights of a module can be quantized, by name, and along which axis their channels lie."""
+
+from torch import nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+
+__all__ = ["activation_targets", "quantizable_weights", "without_reparametrization"]
+
+_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_CONV_TRANSPOSE)
+_RNN = (nn.RNNBase, nn.RNNCellBase)
+_PLAIN = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, *_CONV)
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+def _weight_names(module):
+    if isinstance(module, _PLAIN):
+        return ["weight"]
+    if isinstance(module, _RNN):
+        return [name for name, _ in module.named_parameters(recurse=False) if name.startswith("weight")]
+    if isinstance(module, nn.MultiheadAttention):
+        return list(_ATTENTION)
+    return []
+
+
+def quantizable_weights(module):
+    """Return the weights that can be quantized.
+
+    These are the weights of Linear, Bilinear, Conv1-3d, ConvTranspose1-3d, Embedding, EmbeddingBag,
+    the recurrent modules and cells, and MultiheadAttention, of subclasses of these, and of modules
+    that contain them. A parameter that is shared comes once, under its first name.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
+    Returns
+    -------
+    dict of str to int
+        Parameter names as in ``module.named_parameters()``, to the axis of the channels: 0, or 1
+        for transposed convolutions.
+    """
+    axes = {}  # by identity: a tied parameter has its axis from the first module that owns it
+    for child in module.modules():
+        axis = 1 if isinstance(child, _CONV_TRANSPOSE) else 0
+        for name in _weight_names(child):
+            weight = getattr(child, name, None)
+            if isinstance(weight, nn.Parameter) and weight.is_floating_point():
+                axes.setdefault(id(weight), axis)
+    named = module.named_parameters()
+    return {name: axes[id(weight)] for name, weight in named if id(weight) in axes}
+
+
+def activation_targets(module):
+    """Return the modules whose input is quantized, by name: Linear, Conv and recurrent ones."""
+    return {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, (nn.Linear, *_CONV, *_RNN))
+    }
+
+
+def without_reparametrization(module):
+    """Fold weight norm, spectral norm and other reparametrizations into plain weights, in place."""
+    for child in module.modules():
+        if parametrize.is_parametrized(child):
+            for name in list(child.parametrizations):
+                parametrize.remove_parametrizations(child, name, leave_parametrized=True)
+        for remove in (remove_weight_norm, remove_spectral_norm):  # the older, hook-based form
+            try:
+                remove(child)
+            except ValueError:
+                pass  # this module has none
+    return module
