@@ -97,7 +97,8 @@ def check_weights(sample_weight, n_samples):
         raise ValueError("sample_weight must be finite and >= 0; got NaN, infinity or a negative.")
     if not weights.any():
         raise ValueError(
-            "sample_weight is 0 for every sample. Sample weights must contain at least one non-zero number."
+            "sample_weight is 0 for every sample. "
+            "Sample weights must contain at least one non-zero number."
         )
     return weights
 

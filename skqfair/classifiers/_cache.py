@@ -59,7 +59,9 @@ class Cache:
             try:
                 return _loads(stored(key, compute), known)
             except _NotStored as failure:
-                self.bypass(f"memory is bypassed for this fit: the network cannot be stored ({failure}).")
+                self.bypass(
+                    f"memory is bypassed for this fit: the network cannot be stored ({failure})."
+                )
                 return failure.result
 
     def bypass(self, reason):

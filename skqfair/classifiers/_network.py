@@ -50,13 +50,16 @@ class Network:
         if not isinstance(inner, NeuralNetClassifier):
             raise TypeError(
                 "estimator must be a skorch.NeuralNetClassifier, a FrozenEstimator of a trained one, or "
-                f"None; got {_type_name(inner)}. Put preprocessing before this classifier in a Pipeline, "
+                f"None; got {_type_name(inner)}. Put preprocessing before it in a Pipeline, "
                 "and use make_classifier(module) to wrap a torch module."
             )
         _check_criterion(inner)
         if self.frozen:
             _check_trained(inner)
-        self.net = copy.deepcopy(inner) if self.frozen else clone(inner)
+        if self.frozen:  # not by skorch's own pickling, which some modules refuse
+            self.state = type(inner), copy.deepcopy(vars(inner))
+        else:
+            self.net = clone(inner)
         if getattr(self.net, "_modules", ["module"]) not in ([], ["module"]):
             raise ValueError(
                 f"{_type_name(inner)} has the modules {self.net._modules}; only `module` would be "
@@ -90,9 +93,9 @@ class Network:
         return getattr(self.net.module_, "_orig_mod", self.net.module_)
 
     def probe(self, X, y, seed):
-        """Return an initialised, untrained copy, or None if it cannot be initialised before training.
+        """Return an initialised, untrained copy, or None if that fails before training.
 
-        A callback may set sizes when training begins, so a failure here means nothing yet.
+        A callback may set sizes when training begins: a failure here means nothing yet.
         """
         if self.frozen:
             return self

@@ -1,6 +1,5 @@
 """Post-training quantization of a network."""
 
-import copy
 from numbers import Integral, Real
 
 import numpy as np
@@ -15,9 +14,9 @@ from skqfair.quantization import (
     float_size,
     has_batchnorm,
     observe_activations,
+    plain_copy,
     quantized_size,
     reestimate_batchnorm,
-    without_reparametrization,
 )
 
 __all__ = ["QuantizedClassifier"]
@@ -112,7 +111,7 @@ class QuantizedClassifier(NetworkClassifier):
     >>> clf.layer_bits_
     {'hidden0.weight': 4, 'hidden1.weight': 4, 'output.weight': 4}
     >>> clf.model_size_, round(clf.compression_ratio_, 1)
-    (6324, 5.7)
+    (6008, 6.1)
     """
 
     _parameter_constraints = {
@@ -193,7 +192,7 @@ class QuantizedClassifier(NetworkClassifier):
             sensitive_features,
             sample_weight,
             fit_params,
-            before_training=lambda module: scheme.resolve(_plain(module)),
+            before_training=lambda module: scheme.resolve(plain_copy(module)),
         )
         sample = trained.X[self._calibration_rows(trained)]
         statistics = None
@@ -220,7 +219,7 @@ class QuantizedClassifier(NetworkClassifier):
             )
         if self.bit_budget is not None:
             raise ValueError(
-                f'bit_budget={self.bit_budget!r} has a meaning for layer_bits="auto" only; leave it None.'
+                f'bit_budget={self.bit_budget!r} is for layer_bits="auto" only; leave it None.'
             )
         return QuantizationScheme(
             weight_bits=self.weight_bits,
@@ -243,12 +242,7 @@ class QuantizedClassifier(NetworkClassifier):
 
 def _observe(trained, sample):
     """Return the statistics of the inputs of all layers on the calibration sample."""
-    module = _plain(trained.network.module)
+    module = plain_copy(trained.network.module)
     with seeded(trained.seed), observe_activations(module) as statistics:
         trained.network.outputs(sample, module)
     return statistics
-
-
-def _plain(module):
-    """Return a copy without weight norm and other reparametrizations, as it will be quantized."""
-    return without_reparametrization(copy.deepcopy(module))

@@ -34,7 +34,7 @@ chances: they serve to study methods, not people.
 
 
 def load_adult(*, return_X_y=False, as_frame=True):
-    """Load the UCI Adult data: is a person's income above 50,000 dollars?
+    """Load the UCI Adult data, where the target is an income above 50,000 dollars.
 
     The file comes with the package; nothing is downloaded.
 
@@ -72,7 +72,12 @@ def load_adult(*, return_X_y=False, as_frame=True):
     path = resources.files("skqfair.datasets") / "data" / "adult.data.xz"
     with path.open("rb") as packed, lzma.open(packed, "rt", encoding="ascii") as file:
         frame = pd.read_csv(
-            file, header=None, names=_COLUMNS, skipinitialspace=True, na_values="?", keep_default_na=False
+            file,
+            header=None,
+            names=_COLUMNS,
+            skipinitialspace=True,
+            na_values="?",
+            keep_default_na=False,
         )
     target = frame.pop("income").astype(object)
     frame = frame.drop(columns="fnlwgt")

@@ -55,7 +55,7 @@ def group_report(
                          count  accuracy  accuracy_low  accuracy_high
     sensitive_feature_0
     a                        2       1.0          0.28           1.00
-    b                        2       0.5          0.07           0.93
+    b                        2       0.5          0.08           0.92
     >>> report.attrs["fvo"]
     0.5
     """

@@ -211,7 +211,7 @@ def model_size_scorer(estimator, X=None, y=None):
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
     >>> model_size_scorer(QuantizedClassifier(weight_bits=4, random_state=0).fit(X, y))
-    -6324
+    -6008
     """
     final = estimator
     while hasattr(final, "steps"):

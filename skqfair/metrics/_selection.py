@@ -9,9 +9,7 @@ from skqfair.exceptions import NoModelWithinLimitsWarning
 __all__ = ["smallest_within"]
 
 
-def smallest_within(
-    *, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_score="fvo", size="size"
-):
+def smallest_within(*, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_score="fvo", size="size"):
     """Make a callable for ``refit`` that takes the smallest model within the limits.
 
     Parameters

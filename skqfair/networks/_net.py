@@ -91,7 +91,7 @@ class _TensorTraining:
 
 
 class TensorNetClassifier(_TensorTraining, NeuralNetClassifier):
-    """A :class:`skorch.NeuralNetClassifier` for arrays: fast batches, sample weights, sizes found at fit.
+    """A skorch classifier for arrays: fast batches, sample weights, sizes found at fit.
 
     Batches are slices of tensors, in the order in which skorch draws them, so that training gives the
     same network, bit for bit, in less time. Arguments of the module named ``n_features``,

@@ -14,7 +14,7 @@ from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._quantize import QuantizedTensor, quantize
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
-from skqfair.quantization._targets import quantizable_weights, without_reparametrization
+from skqfair.quantization._targets import plain_copy, quantizable_weights
 
 __all__ = [
     "FLOAT_BITS",
@@ -28,10 +28,10 @@ __all__ = [
     "has_batchnorm",
     "observe_activations",
     "pack",
+    "plain_copy",
     "quantizable_weights",
     "quantize",
     "quantized_size",
     "reestimate_batchnorm",
     "unpack",
-    "without_reparametrization",
 ]

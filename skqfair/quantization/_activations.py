@@ -27,7 +27,7 @@ class ActivationStatistics:
 
     def __init__(self):
         self.low, self.high = float("inf"), float("-inf")
-        self._values = []
+        self._values, self._sampled = [], False
         self._generator = torch.Generator().manual_seed(0)
 
     def update(self, values):
@@ -39,7 +39,7 @@ class ActivationStatistics:
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
         if values.numel() > _VALUES_PER_CALL:
             index = torch.randint(values.numel(), (_VALUES_PER_CALL,), generator=self._generator)
-            values = values[index.to(values.device)]
+            values, self._sampled = values[index.to(values.device)], True
         else:
             values = values.clone()
         self._values.append(values)
@@ -58,7 +58,8 @@ class ActivationStatistics:
         if calibration == "minmax":
             clip = largest
         else:
-            magnitude = torch.cat([*self._values, largest.to(values.device)[None]]).abs()
+            extreme = [largest.to(values.device)[None]] if self._sampled else []
+            magnitude = torch.cat([*self._values, *extreme]).abs()
             clip = clip_range(magnitude[None, :], calibration, grid=levels)[0].cpu()
         scale = clip / torch.tensor(levels, dtype=values.dtype)
         scale = torch.where(scale > 0, scale, 1.0)

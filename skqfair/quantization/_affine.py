@@ -7,7 +7,6 @@ numpy reference (``np.rint(w / S)``) gives the same codes, bit for bit.
 import numbers
 
 import numpy as np
-import torch
 
 __all__ = ["MAX_BITS", "MIN_BITS", "check_bits", "dequantize", "pack", "q_max", "to_codes", "unpack"]
 

@@ -1,17 +1,12 @@
 """A quantized copy of any module: dequantized weights baked in, quantizing hooks on inputs."""
 
-import copy
 from dataclasses import dataclass, field
 
 import torch
 
 from skqfair.quantization._quantize import QuantizedTensor
 from skqfair.quantization._scheme import FLOAT_BITS
-from skqfair.quantization._targets import (
-    activation_targets,
-    quantizable_weights,
-    without_reparametrization,
-)
+from skqfair.quantization._targets import activation_targets, plain_copy, quantizable_weights
 
 __all__ = ["QuantizedModule", "convert"]
 
@@ -64,7 +59,7 @@ def convert(module, scheme, statistics=None):
             "statistics must be given when the scheme has activation_bits; collect them with "
             "observe_activations(module)."
         )
-    quantized = without_reparametrization(copy.deepcopy(module)).eval()
+    quantized = plain_copy(module).eval()
     layer_bits = scheme.resolve(quantized)
     axes = quantizable_weights(quantized)
     parameters = dict(quantized.named_parameters())

@@ -142,9 +142,7 @@ class QuantizedTensor:
         if not isinstance(bits, int):
             bits = np.asarray(bits)
             widths = torch.as_tensor(bits, device=tensor.device)
-        scale = weight_scale(
-            tensor, widths, per_channel=per_channel, calibration=calibration, axis=axis
-        )
+        scale = weight_scale(tensor, widths, per_channel=per_channel, calibration=calibration, axis=axis)
         limit = q_max(widths)
         if isinstance(limit, torch.Tensor):
             limit = limit.to(tensor.dtype).reshape(channel_shape(tensor, axis))

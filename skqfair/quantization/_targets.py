@@ -1,9 +1,14 @@
 """Which weights of a module can be quantized, by name, and along which axis their channels lie."""
 
-from torch import nn
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+import contextlib
+import copy
 
-__all__ = ["activation_targets", "quantizable_weights", "without_reparametrization"]
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+__all__ = ["activation_targets", "plain_copy", "quantizable_weights"]
 
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_CONV_TRANSPOSE)
@@ -60,15 +65,44 @@ def activation_targets(module):
     }
 
 
-def without_reparametrization(module):
-    """Fold weight norm, spectral norm and other reparametrizations into plain weights, in place."""
-    for child in module.modules():
+def plain_copy(module):
+    """Return a copy in which weight norm, spectral norm and other reparametrizations are plain weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module; its weights are not changed.
+
+    Returns
+    -------
+    torch.nn.Module
+        With the same outputs.
+    """
+    for child in module.modules():  # the older norms leave a graph on the weight: no copy takes that
+        for hook in child._forward_pre_hooks.values():
+            if isinstance(hook, (WeightNorm, SpectralNorm)):
+                setattr(child, hook.name, getattr(child, hook.name).detach())
+    copied = copy.deepcopy(module)
+    for child in copied.modules():
         if parametrize.is_parametrized(child):
-            for name in list(child.parametrizations):
-                parametrize.remove_parametrizations(child, name, leave_parametrized=True)
-        for remove in (remove_weight_norm, remove_spectral_norm):  # the older, hook-based form
-            try:
+            _fold(child)
+        for remove in (remove_weight_norm, remove_spectral_norm):
+            with contextlib.suppress(ValueError):  # this module has none
                 remove(child)
-            except ValueError:
-                pass  # this module has none
-    return module
+    return copied
+
+
+def _fold(child):
+    """Fold parametrizations into parameters.
+
+    torch's own removal would change the original too: both share the class that torch made for it.
+    """
+    values = {name: getattr(child, name).detach().clone() for name in child.parametrizations}
+    child.__class__ = type(child).__bases__[0]
+    del child._modules["parametrizations"]
+    for name, value in values.items():
+        child.register_parameter(name, nn.Parameter(value))
+    for key, hook in list(child._load_state_dict_pre_hooks.items()):
+        function = getattr(hook, "hook", hook)  # translates old names of the norm; cannot be pickled
+        if getattr(function, "__module__", "") == parametrizations.__name__:
+            del child._load_state_dict_pre_hooks[key]

@@ -1,0 +1,31 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # module_zoo and reference
+
+import matplotlib as mpl  # noqa: E402
+
+mpl.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Bitwise comparisons hold at the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def problem():
+    """400 samples, 6 features, 3 string classes, a sensitive feature of 3 unequal groups."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 6)).astype(np.float32)
+    y = np.array(["low", "mid", "high"], dtype=object)[(X[:, 0] > 0).astype(int) + (X[:, 1] > 0.3)]
+    groups = np.array(["a", "b", "c"], dtype=object)[np.searchsorted([0.6, 0.9], rng.random(400))]
+    return X, y, groups

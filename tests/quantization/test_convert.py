@@ -1,0 +1,112 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from module_zoo import ZOO, build
+from reference import numpy_codes
+from torch import nn
+
+from skqfair.quantization import (
+    QuantizationScheme,
+    convert,
+    float_size,
+    observe_activations,
+    plain_copy,
+    quantized_size,
+)
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@pytest.mark.parametrize("name", ZOO)
+def test_module_computes_with_the_codes(name, bits, granularity):
+    module, data = build(name)
+    state = copy.deepcopy(module.state_dict())
+    quantized = convert(module, QuantizationScheme(bits, granularity=granularity))
+    plain = dict(plain_copy(module).named_parameters())
+    found = dict(quantized.module.named_parameters())
+    for key, weight in quantized.weights.items():
+        scale = weight.scale.numpy()
+        codes = numpy_codes(plain[key].detach(), scale, bits)
+        np.testing.assert_array_equal(weight.codes.numpy(), codes)
+        np.testing.assert_array_equal(found[key].detach().numpy(), codes.astype(np.float32) * scale)
+    # an independent forward: the float module with those weights put in
+    reference = plain_copy(module)
+    with torch.no_grad():
+        for key, weight in quantized.weights.items():
+            dict(reference.named_parameters())[key].copy_(weight.dequantize())
+        assert torch.equal(quantized.module(data), reference(data))
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, state[key])  # the user's module is as it was
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_float_scheme_changes_nothing(name):
+    module, data = build(name)
+    quantized = convert(module, QuantizationScheme(None))
+    with torch.no_grad():
+        torch.testing.assert_close(quantized.module(data), module(data), rtol=0, atol=1e-6)
+    assert quantized.weights == {}
+    assert quantized_size(quantized) == float_size(quantized.module)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_quantized_modules_pickle_and_copy(name):
+    module, data = build(name)
+    with observe_activations(module) as statistics:
+        module(data)
+    quantized = convert(module, QuantizationScheme(4, 8), statistics)
+    with torch.no_grad():
+        expected = quantized.module(data)
+        for other in (pickle.loads(pickle.dumps(quantized)), copy.deepcopy(quantized)):
+            assert torch.equal(other.module(data), expected)
+
+
+def test_tied_weights_stay_tied():
+    quantized = convert(build("shared")[0], QuantizationScheme(4)).module
+    assert quantized.layer.weight is quantized.tied.weight
+
+
+def test_size_by_hand():
+    module = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 3, bias=False))
+    scheme = QuantizationScheme(3, layer_bits={"2": 8})
+    left = 7 + 4 * 7  # bias; scale, shift, mean and variance of BatchNorm
+    assert float_size(module) == 4 * (35 + 21 + left)
+    packed = (-(-35 * 3 // 8) + 4 * 7) + (21 + 4 * 3)
+    assert quantized_size(convert(module, scheme)) == packed + 4 * left
+    per_tensor = QuantizationScheme(3, layer_bits={"2": 8}, granularity="per_tensor")
+    assert quantized_size(convert(module, per_tensor)) == (14 + 4) + (21 + 4) + 4 * left
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.parametrize("name", ["conv2d", "lstm", "shared", "attention"])
+def test_size_is_that_of_the_bytes(name, bits, tmp_path):
+    module, data = build(name)
+    with observe_activations(module) as statistics:
+        module(data)
+    quantized = convert(module, QuantizationScheme(bits, 8), statistics)
+    with (tmp_path / "model").open("wb") as file:
+        for weight in quantized.weights.values():
+            file.write(weight.pack().tobytes() + weight.scale.numpy().tobytes())
+        left = [*quantized.module.named_parameters(), *quantized.module.named_buffers()]
+        for key, value in left:
+            if key not in quantized.weights and "num_batches" not in key:
+                file.write(value.detach().numpy().astype(np.float32).tobytes())
+        for hook in quantized.activations.values():
+            file.write(hook.scale.numpy().tobytes())
+    assert quantized_size(quantized) == (tmp_path / "model").stat().st_size
+
+
+def test_activation_bits_need_statistics():
+    with pytest.raises(ValueError, match="statistics must be given"):
+        convert(nn.Linear(2, 2), QuantizationScheme(8, 8))
+
+
+def test_old_style_weight_norm_is_quantized_too():
+    with pytest.warns(FutureWarning):
+        module = nn.Sequential(nn.utils.weight_norm(nn.Linear(5, 4)), nn.Linear(4, 2))
+    quantized = convert(module, QuantizationScheme(2))
+    assert set(quantized.layer_bits) == {"0.weight", "1.weight"}
+    assert all(len(row.unique()) <= 3 for row in quantized.module[0].weight)
