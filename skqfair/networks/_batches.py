@@ -12,7 +12,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-__all__ = ["BatchLoader", "TensorData", "WeightedData"]
+__all__ = ["BatchLoader", "TensorData", "WeightedCollate", "WeightedData"]
 
 
 class TensorData(Dataset):
@@ -70,6 +70,18 @@ class WeightedData(Dataset):
         """Return the batch of these rows."""
         x, y = self.data.rows(index)
         return {"X": x, "sample_weight": self.sample_weight[index]}, y
+
+
+class WeightedCollate:
+    """Collates the items of :class:`WeightedData` by a function that knows nothing of weights."""
+
+    def __init__(self, collate):
+        self.collate = collate
+
+    def __call__(self, items):
+        """Return the collated batch, with the weights beside X."""
+        x, y = self.collate([(x["X"], y) for x, y in items])
+        return {"X": x, "sample_weight": torch.stack([x["sample_weight"] for x, _ in items])}, y
 
 
 class BatchLoader(DataLoader):

@@ -1,6 +1,5 @@
 """The skorch classifier that feeds batches fast and carries sample weights."""
 
-import copyreg
 import inspect
 import weakref
 from contextlib import contextmanager
@@ -10,9 +9,9 @@ import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, default_collate
 
-from skqfair.networks._batches import BatchLoader, TensorData, WeightedData
+from skqfair.networks._batches import BatchLoader, TensorData, WeightedCollate, WeightedData
 from skqfair.networks._mlp import MLP
 
 __all__ = ["TensorNetClassifier", "make_classifier", "prediction_view", "tensor_training"]
@@ -28,7 +27,7 @@ class _TensorTraining:
     def __reduce__(self):
         """Pickle as the net's own class, also while it is extended."""
         own = type(self).__dict__.get("_extended_class", type(self))
-        return copyreg.__newobj__, (own,), self.__getstate__()
+        return object.__new__, (own,), self.__getstate__()
 
     def notify(self, method_name, **cb_kwargs):
         """Call the callbacks, less those that inherit a method which does nothing."""
@@ -55,6 +54,15 @@ class _TensorTraining:
         dataset = super().get_dataset(X, y)
         weights = self.__dict__.get("sample_weight_")
         return dataset if weights is None or y is None else WeightedData(dataset, weights)
+
+    def get_iterator(self, dataset, training=False):
+        """Return the loader; a collate function of the user's gets the items without their weights."""
+        iterator = super().get_iterator(dataset, training=training)
+        inner = dataset.dataset if isinstance(dataset, Subset) else dataset
+        collate = getattr(iterator, "collate_fn", default_collate)
+        if isinstance(inner, WeightedData) and collate is not default_collate:
+            iterator.collate_fn = WeightedCollate(collate)
+        return iterator
 
     def infer(self, x, **fit_params):
         """Call the module on a batch, less its weights."""
