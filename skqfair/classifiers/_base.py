@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
@@ -89,7 +90,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             dtype = probe.input_dtype(X)
             X = _cast(X, dtype)
             probe.check_outputs(X, len(classes), trained=network.frozen)
-            before_training(probe.module)
+            if not probe.changes_when_training_begins:
+                before_training(probe.module)
         else:
             X = _cast(X, np.dtype(np.float32))
 
@@ -124,6 +126,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             if "inconsistent numbers of samples" not in str(error):
                 raise
             raise ValueError(f"y must have one label for each row of X. {error}") from error
+        if y.dtype == object and (missing := int(pd.isna(y).sum())):
+            raise ValueError(f"y has {missing} missing labels (None or NaN); drop these samples.")
         check_classification_targets(y)
         return X, y
 

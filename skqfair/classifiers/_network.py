@@ -60,11 +60,6 @@ class Network:
             self.state = type(inner), copy.deepcopy(vars(inner))
         else:
             self.net = clone(inner)
-        if getattr(self.net, "_modules", ["module"]) not in ([], ["module"]):
-            raise ValueError(
-                f"{_type_name(inner)} has the modules {self.net._modules}; only `module` would be "
-                "quantized. Put them into one module."
-            )
 
     @classmethod
     def of_trained(cls, net):
@@ -111,6 +106,13 @@ class Network:
                 return None
         return probe
 
+    @property
+    def changes_when_training_begins(self):
+        """Whether the net or a callback that is not skorch's acts at the beginning of training."""
+        callbacks = [callback for _, callback in self.net.callbacks_]
+        acting = [type(c).on_train_begin for c in callbacks] + [type(self.net).on_train_begin]
+        return any(not method.__module__.startswith("skorch.") for method in acting)
+
     def train(self, X, y, sample_weight, seed, fit_params):
         """Train the net, and return its state."""
         with seeded(seed), tensor_training(self.net, sample_weight):
@@ -153,8 +155,16 @@ class Network:
     def check_outputs(self, X, n_classes, *, trained):
         """Raise if the outputs of the module do not fit its criterion and the classes.
 
-        Before training an error of the module itself is left to the training to raise.
+        Before training an error of the module itself is left to the training to raise, and so is
+        everything where a callback of the user's may still set sizes when the training begins.
         """
+        if self.net._modules != ["module"]:
+            raise ValueError(
+                f"{_type_name(self.net)} has the modules {self.net._modules}; only `module` would be "
+                "quantized. Put them into one module."
+            )
+        if not trained and self.changes_when_training_begins:
+            return
         try:
             outputs = self.outputs(X[: min(len(X), 8)])
         except Exception as error:

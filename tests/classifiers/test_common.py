@@ -1,0 +1,21 @@
+"""scikit-learn's own checks. The list of expected failures may only shrink."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skqfair import QuantizedClassifier
+
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "mini-batches of a weighted sample are not those of the sample repeated or removed"
+    ),
+}
+
+
+@parametrize_with_checks(
+    [QuantizedClassifier(), QuantizedClassifier(weight_bits=4, activation_bits=8)],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learn(estimator, check):
+    check(estimator)
