@@ -58,6 +58,8 @@ class Cache:
         with FileLock(os.path.join(folder, f"{key}.lock")):
             try:
                 return _loads(stored(key, compute), known)
+            except KeyError:  # it refers to something that the script or notebook no longer has
+                return compute()
             except _NotStored as failure:
                 self.bypass(
                     f"memory is bypassed for this fit: the network cannot be stored ({failure})."

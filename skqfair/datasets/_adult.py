@@ -43,7 +43,7 @@ def load_adult(*, return_X_y=False, as_frame=True):
     return_X_y : bool, default=False
         Return ``(data, target)`` only.
     as_frame : bool, default=True
-        pandas objects; else numpy arrays of objects.
+        Return pandas objects; else numpy arrays of objects.
 
     Returns
     -------

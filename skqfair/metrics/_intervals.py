@@ -14,7 +14,7 @@ __all__ = ["ChanceBand", "fvo_chance", "fvo_interval", "wilson_interval"]
 class ChanceBand(NamedTuple):
     """FVO when every group has the same true accuracy.
 
-    Attributes
+    Parameters
     ----------
     mean : float
         Mean over the draws.

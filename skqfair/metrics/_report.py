@@ -158,6 +158,6 @@ def model_report(
                 y_true, base, y_pred, sensitive_features=sensitive_features
             ),
         }
-    table = pd.DataFrame.from_dict(rows, orient="index")
+    table = pd.DataFrame(list(rows.values()), index=list(rows))
     table.attrs.update(reference=reference, confidence=confidence)
     return table

@@ -109,8 +109,10 @@ class TensorNetClassifier(_TensorTraining, NeuralNetClassifier):
     ----------
     module : torch module (class or instance)
         The network.
+    *args
+        Further positional arguments of :class:`skorch.NeuralNetClassifier`.
     dataset, iterator_train, iterator_valid : types
-        skorch's parameters, with tensor data and their loader as defaults.
+        As in skorch, with tensor data and their loader as defaults.
     **kwargs
         Everything else that :class:`skorch.NeuralNetClassifier` takes.
 
@@ -210,6 +212,11 @@ def tensor_training(net, sample_weight=None):
         Trained inside the block.
     sample_weight : array of shape (n,), optional
         Weights, scaled here to mean 1.
+
+    Yields
+    ------
+    NeuralNetClassifier
+        The same net.
     """
     own, before = type(net), {name: net.__dict__[name] for name in _DEFAULTS}
     net.__class__ = _extended(own)
@@ -263,8 +270,10 @@ def make_classifier(
     ----------
     module : type or instance of torch.nn.Module, default=MLP
         The network. Its arguments ``n_features``, ``in_channels`` and ``n_classes`` are found at fit.
-    criterion, optimizer, lr, max_epochs, batch_size, train_split, verbose, iterator_train__shuffle
-        skorch's parameters. All samples are used for training; ``verbose=1`` prints each epoch.
+    criterion, optimizer, lr, max_epochs, batch_size, train_split, verbose : object
+        As in skorch. All samples are used for training; ``verbose=1`` prints each epoch.
+    iterator_train__shuffle : bool, default=True
+        Shuffle the samples in each epoch.
     **kwargs
         Further parameters of :class:`skorch.NeuralNetClassifier`, e.g. ``module__hidden_sizes``,
         ``callbacks`` or ``device``.

@@ -96,6 +96,7 @@ def unpack(packed, bits, shape):
     Returns
     -------
     ndarray of int16
+        Signed codes of that shape.
     """
     count = int(np.prod(shape, dtype=np.int64))
     planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)

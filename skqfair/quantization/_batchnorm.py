@@ -13,7 +13,18 @@ def _normalisations(module):
 
 
 def has_batchnorm(module):
-    """Whether the module has BatchNorm layers with running statistics."""
+    """Tell whether a module has BatchNorm layers with running statistics.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
+    Returns
+    -------
+    bool
+        True if there are any.
+    """
     return bool(_normalisations(module))
 
 

@@ -15,7 +15,7 @@ __all__ = ["QuantizedModule", "convert"]
 class QuantizedModule:
     """The result of :func:`convert`.
 
-    Attributes
+    Parameters
     ----------
     module : torch.nn.Module
         A copy in eval mode whose weights are the dequantized ones.
@@ -48,6 +48,7 @@ def convert(module, scheme, statistics=None):
     Returns
     -------
     QuantizedModule
+        The copy, its codes and its bits.
 
     Raises
     ------

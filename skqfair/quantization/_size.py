@@ -18,6 +18,16 @@ def float_size(module):
 
     Counted are all parameters (shared ones once) and buffers, but not the batch counters of
     BatchNorm, which prediction does not read.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
+    Returns
+    -------
+    int
+        Bytes.
     """
     return _FLOAT_BYTES * sum(tensor.numel() for _, tensor in _stored(module))
 
@@ -29,6 +39,16 @@ def quantized_size(quantized):
               + 4 \cdot \#\text{numbers left in float}
 
     Quantized activations add 4 bytes for the scale of each layer input.
+
+    Parameters
+    ----------
+    quantized : QuantizedModule
+        What :func:`convert` returned.
+
+    Returns
+    -------
+    int
+        Bytes.
     """
     left_in_float = sum(
         tensor.numel() for name, tensor in _stored(quantized.module) if name not in quantized.weights

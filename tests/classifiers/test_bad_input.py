@@ -201,7 +201,7 @@ def test_labels_unknown_to_a_frozen_net(problem):
 
 
 def test_features_unknown_to_a_frozen_net(problem):
-    X, y, _ = problem
+    X, _y, _ = problem
     net = small().fit(X, np.arange(400) % 3)
     with pytest.raises(ValueError, match=r"the module MLP fails on X of shape \(400, 5\)"):
         QuantizedClassifier(FrozenEstimator(net)).fit(X[:, :5], np.arange(400) % 3)

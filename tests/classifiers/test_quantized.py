@@ -310,7 +310,7 @@ def test_batchnorm_is_reestimated_on_a_balanced_sample(problem):
 
 
 def test_calibration_sample_is_seeded_and_bounded(problem):
-    X, y, groups = problem
+    X, y, _groups = problem
     X = X.copy()
     X[7] = 1000
     inside = QuantizedClassifier(small(), activation_bits=8, calibration="minmax", random_state=0)

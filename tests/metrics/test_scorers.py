@@ -40,7 +40,7 @@ def test_columns_series_and_frames_agree(data):
 
 
 def test_polars_columns(data):
-    X, y, model = data
+    X, y, _model = data
     scorer = make_fairness_scorer(sensitive_features="group")
 
     class Constant:

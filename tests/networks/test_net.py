@@ -160,9 +160,9 @@ def test_a_loss_that_cannot_be_weighted():
             return nn.functional.cross_entropy(y_pred, y_true)
 
     net = Mean(MLP, **OPTIONS)
-    with pytest.raises(ValueError, match=r"sample_weight cannot be applied: get_loss of Mean"):
-        with tensor_training(net, np.ones(300)):
-            net.fit(X, Y)
+    message = "sample_weight cannot be applied: get_loss of Mean"
+    with pytest.raises(ValueError, match=message), tensor_training(net, np.ones(300)):
+        net.fit(X, Y)
     assert type(net) is Mean
 
 

@@ -1,0 +1,271 @@
+import importlib
+import subprocess
+import sys
+import textwrap
+import threading
+
+import joblib
+import numpy as np
+import pytest
+from nets import counting, small, weights_of
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
+
+from skqfair import QuantizedClassifier
+from skqfair.exceptions import CacheBypassWarning
+
+GRID = {"quantizedclassifier__weight_bits": [2, 3, 4, 6, 8]}
+
+
+def search(net, memory, **options):
+    clf = QuantizedClassifier(net, memory=memory, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), clf)
+    return GridSearchCV(pipeline, GRID, cv=3, error_score="raise", **options)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_grid_trains_once_for_each_fold_and_the_refit(problem, tmp_path, n_jobs):
+    X, y, _ = problem
+    net, count = counting(tmp_path / "log")
+    cached = search(net, str(tmp_path / "cache"), n_jobs=n_jobs).fit(X, y)
+    assert count() == 4
+    again = search(net, tmp_path / "cache").fit(X, y)
+    assert count() == 4
+    plain = search(net, None).fit(X, y)
+    assert count() == 4 + 16
+    for other in (again, plain):
+        np.testing.assert_array_equal(
+            cached.cv_results_["mean_test_score"], other.cv_results_["mean_test_score"]
+        )
+
+
+def test_what_acts_after_the_training_shares_it(problem, tmp_path):
+    X, y, groups = problem
+    net, count = counting(tmp_path / "log")
+    base = QuantizedClassifier(net, memory=joblib.Memory(tmp_path, verbose=0), random_state=0)
+    for change in (
+        {},
+        {"weight_bits": None},
+        {"activation_bits": 4},
+        {"granularity": "per_tensor", "calibration": "minmax"},
+        {"layer_bits": {"output": 2}, "calibration_size": 10},
+        {"recalibrate_batchnorm": True},
+        {"estimator__verbose": 1},
+    ):
+        clone(base).set_params(**change).fit(X, y, sensitive_features=groups)
+    assert count() == 1
+
+
+def test_what_changes_the_training_does_not_share_it(problem, tmp_path):
+    X, y, _ = problem
+    net, count = counting(tmp_path / "log")
+    base = QuantizedClassifier(net, memory=str(tmp_path), random_state=0)
+    changed = X.copy()
+    changed[:, 0] += 1e-3
+    fits = [
+        (base, X, y, None),
+        (clone(base).set_params(random_state=1), X, y, None),
+        (clone(base).set_params(estimator__lr=0.5), X, y, None),
+        (clone(base).set_params(estimator__module__hidden_sizes=(9,)), X, y, None),
+        (base, changed, y, None),
+        (base, X, y[::-1], None),
+        (base, X, y, np.linspace(1, 2, 400)),
+    ]
+    results = [clone(c).fit(X, y, sample_weight=w) for c, X, y, w in fits]
+    assert count() == len(fits)
+    assert len({weights_of(r).tobytes() for r in results}) == len(fits)
+
+
+def test_cached_networks_are_copies(problem, tmp_path):
+    X, y, _ = problem
+    base = QuantizedClassifier(small(), memory=str(tmp_path), random_state=0)
+    first = clone(base).fit(X, y)
+    expected = weights_of(first)
+    first.estimator_.module_.output.weight.data.zero_()
+    np.testing.assert_array_equal(weights_of(clone(base).fit(X, y)), expected)
+
+
+MODULE = """
+from torch import nn
+{helper}
+WIDTH = {width}
+
+class Inner(nn.Linear):
+    pass
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = Inner(6, WIDTH), nn.Linear(WIDTH, 3)
+
+    def forward(self, x):
+        return self.last(shape(self.first(x)){twist})
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"twist": " * 2"},
+        {"helper": "def shape(x): return x.tanh()"},
+        {"width": 5},
+    ],
+    ids=["forward", "helper function", "constant"],
+)
+def test_a_changed_network_is_trained_again(problem, tmp_path, monkeypatch, change):
+    """Classes pickle by name: without the source in the key the old network would be served."""
+    from skorch import NeuralNetClassifier
+    from torch import nn
+
+    X, y, _ = problem
+    monkeypatch.syspath_prepend(tmp_path)
+    original = {"helper": "def shape(x): return x.relu()", "width": 4, "twist": ""}
+    found = []
+    for version in (original, original | change, original):
+        (tmp_path / "my_network.py").write_text(MODULE.format(**version))
+        sys.modules.pop("my_network", None)
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        module = importlib.import_module("my_network").Net
+        sys.dont_write_bytecode = before
+        net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0)
+        clf = QuantizedClassifier(net, memory=str(tmp_path / "cache"), random_state=0).fit(X, y)
+        found.append(clf.decision_function(X))
+    assert not np.array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    sys.modules.pop("my_network", None)
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from skorch import NeuralNetClassifier
+from torch import nn
+from sklearn.model_selection import GridSearchCV
+from skqfair import QuantizedClassifier
+
+class Net(nn.Module):  # as in a notebook: workers cannot import it
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+    def forward(self, x):
+        return self.layer(x)
+
+class Counting(NeuralNetClassifier):
+    fits = 0
+    def fit(self, X, y, **fit_params):
+        Counting.fits += 1
+        print("trained", flush=True)
+        return super().fit(X, y, **fit_params)
+
+if __name__ == "__main__":
+    X = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
+    net = Counting(Net, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0)
+    clf = QuantizedClassifier(net, memory=sys.argv[1], random_state=0)
+    for n_jobs in (2, 1):
+        s = GridSearchCV(clf, {"weight_bits": [2, 4, 8]}, cv=2, n_jobs=n_jobs, error_score="raise")
+        s.fit(X, X[:, 0] > 0)
+        assert type(s.best_estimator_.estimator_) is Counting
+        assert type(s.best_estimator_.module_) is Net
+    assert Counting.fits <= 3, Counting.fits
+"""
+
+
+def test_classes_of_a_script_are_cached_across_workers(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error::UserWarning:skqfair",
+            str(tmp_path / "script.py"),
+            str(tmp_path / "cache"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("trained") == 3  # two folds and the refit
+    assert "Exception" not in done.stderr
+
+
+def test_two_processes_train_once(tmp_path):
+    code = textwrap.dedent("""
+        import sys
+        import numpy as np
+        sys.path.insert(0, {tests!r})
+        from pathlib import Path
+        from nets import counting
+        from skqfair import QuantizedClassifier
+        net, _ = counting(Path({log!r}))
+        net.set_params(max_epochs=60)
+        X = np.random.default_rng(0).normal(size=(400, 6)).astype("float32")
+        QuantizedClassifier(net, memory={cache!r}, random_state=0).fit(X, np.arange(400) % 3)
+    """).format(
+        tests=str(__import__("pathlib").Path(__file__).parents[1]),
+        log=str(tmp_path / "log"),
+        cache=str(tmp_path),
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    assert (tmp_path / "log").read_text() == "x"
+
+
+def test_a_damaged_cache_is_computed_again(problem, tmp_path):
+    X, y, _ = problem
+    net, count = counting(tmp_path / "log")
+    base = QuantizedClassifier(net, memory=str(tmp_path), random_state=0)
+    clone(base).fit(X, y)
+    files = list(tmp_path.rglob("output.pkl"))
+    assert len(files) == 1
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    clone(base).fit(X, y)
+    clone(base).fit(X, y)
+    assert count() == 2
+
+
+class Held:
+    """Holds something that can be neither copied, hashed nor stored."""
+
+    def __init__(self, **held):
+        self.__dict__.update(held)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Holder(Callback):
+    def __init__(self, held):
+        self.held = held
+
+
+def test_networks_that_cannot_be_hashed_are_trained_with_a_warning(problem, tmp_path):
+    X, y, _ = problem
+    net = small(callbacks=[Holder(Held(lock=threading.Lock()))])
+    clf = QuantizedClassifier(net, memory=str(tmp_path), random_state=0)
+    with pytest.warns(CacheBypassWarning, match=r"cannot be hashed.*lock.*replace"):
+        clf.fit(X, y)
+    assert clf.score(X, y) > 0.4
+
+
+def test_networks_that_cannot_be_stored_are_trained_once_with_a_warning(problem, tmp_path):
+    X, y, _ = problem
+    net, count = counting(tmp_path / "log")
+    net.set_params(callbacks=[Holder(Held(one=lambda: 1, two=lambda: 2))])  # two functions of one name
+    clf = QuantizedClassifier(net, memory=str(tmp_path), random_state=0)
+    with pytest.warns(CacheBypassWarning, match=r"cannot be stored.*lambda"):
+        clf.fit(X, y)
+    assert count() == 1
+    assert clf.score(X, y) > 0.2
+
+
+def test_memory_without_a_place_is_no_cache(problem, tmp_path):
+    X, y, _ = problem
+    net, count = counting(tmp_path / "log")
+    for _ in range(2):
+        QuantizedClassifier(net, memory=joblib.Memory(None), random_state=0).fit(X, y)
+    assert count() == 2

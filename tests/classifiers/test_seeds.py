@@ -1,0 +1,81 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from nets import small, weights_of
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_validate
+
+from skqfair import QuantizedClassifier
+
+NET = small(module__dropout=0.2, module__batch_norm=True)
+
+
+@pytest.fixture
+def clf():
+    return QuantizedClassifier(NET, activation_bits=8, recalibrate_batchnorm=True, random_state=0)
+
+
+def test_same_seed_same_bits(problem, clf):
+    X, y, groups = problem
+    one, two = (clone(clf).fit(X, y, sensitive_features=groups) for _ in range(2))
+    np.testing.assert_array_equal(weights_of(one), weights_of(two))
+    np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+    other = clone(clf).set_params(random_state=1).fit(X, y, sensitive_features=groups)
+    assert not np.array_equal(weights_of(one), weights_of(other))
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_same_bits_in_workers(problem, clf, backend):
+    import joblib
+
+    X, y, _ = problem
+    options = {"cv": 4, "return_estimator": True, "error_score": "raise"}
+    serial = cross_validate(clf, X, y, **options)
+    with joblib.parallel_backend(backend, n_jobs=2):
+        parallel = cross_validate(clf, X, y, n_jobs=2, **options)
+    np.testing.assert_array_equal(serial["test_score"], parallel["test_score"])
+    for one, two in zip(serial["estimator"], parallel["estimator"], strict=True):
+        np.testing.assert_array_equal(weights_of(one), weights_of(two))
+        np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+def test_global_generators_are_left_as_they_were(problem, clf):
+    X, y, groups = problem
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    clf.fit(X, y, sensitive_features=groups, sample_weight=np.ones(400))
+    clf.predict(X)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_no_seed_draws_a_fresh_one(problem):
+    X, y, _ = problem
+    torch.manual_seed(0)
+    one = QuantizedClassifier(NET).fit(X, y)
+    torch.manual_seed(0)
+    two = QuantizedClassifier(NET).fit(X, y)
+    assert not np.array_equal(weights_of(one), weights_of(two))
+
+
+def test_a_generator_as_seed_moves_on(problem):
+    X, y, _ = problem
+    state = np.random.RandomState(0)
+    one, two = (QuantizedClassifier(NET, random_state=state).fit(X, y) for _ in range(2))
+    assert not np.array_equal(weights_of(one), weights_of(two))
+
+
+def test_search_with_workers_equals_serial(problem, clf):
+    X, y, _ = problem
+    results = [
+        GridSearchCV(clf, {"weight_bits": [2, 4, 8]}, cv=2, n_jobs=n, error_score="raise")
+        .fit(X, y)
+        .cv_results_
+        for n in (1, 2)
+    ]
+    np.testing.assert_array_equal(results[0]["mean_test_score"], results[1]["mean_test_score"])

@@ -1,0 +1,109 @@
+"""The shape of the package: who imports whom, how long files are, what is public and documented."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from numpydoc.validate import validate
+
+import skqfair
+
+ROOT = Path(skqfair.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LEVELS = {  # a package may import from lower levels only, and from itself
+    "exceptions": -1,
+    "_validation": 0,
+    "quantization": 1,
+    "curvature": 1,
+    "metrics": 1,
+    "mitigation": 1,
+    "networks": 1,
+    "datasets": 1,
+    "classifiers": 2,
+    "diagnostics": 2,
+    "export": 2,
+    "displays": 3,
+}
+PUBLIC = ["skqfair", *(f"skqfair.{p.parent.name}" for p in ROOT.glob("*/__init__.py"))]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downward(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    own = parts[0]
+    for name in imports(path):
+        if name.startswith("skqfair."):
+            other = name.split(".")[1]
+            assert other == own or LEVELS[other] < LEVELS[own], f"{own} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_metrics_and_displays_never_import_torch(path):
+    if path.relative_to(ROOT).parts[0] in ("metrics", "displays", "datasets", "_validation.py"):
+        assert not any(name.split(".")[0] in ("torch", "skorch") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) < 400
+
+
+def public_objects():
+    for module in PUBLIC:
+        for name in importlib.import_module(module).__all__:
+            obj = getattr(importlib.import_module(module), name)
+            if callable(obj) and f"{module}.{name}" not in ("skqfair.networks.prediction_view",):
+                yield f"{module}.{name}"
+
+
+IGNORED = {
+    *("GL01", "SA01", "SA04", "ES01", "EX01"),  # sections where they help
+    *("RT02", "PR06"),  # styles of naming returns and types
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(public_objects())))
+def test_docstrings(name):
+    ignored = IGNORED | ({"PR01"} if name.endswith("BatchLoader") else set())  # they are torch's
+    errors = [e for e in validate(name)["errors"] if e[0] not in ignored]
+    assert not errors
+
+
+FIRST = [f"skqfair.{name}" for name in skqfair.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", [*FIRST, "skqfair.quantization.quantize"])
+def test_the_first_names_have_examples(name):
+    module, _, attribute = name.rpartition(".")
+    assert ">>>" in inspect.getdoc(getattr(importlib.import_module(module), attribute))
+
+
+def test_public_names_are_sorted_and_there():
+    for module in PUBLIC:
+        names = importlib.import_module(module).__all__
+        assert all(hasattr(importlib.import_module(module), name) for name in names)
+
+
+def test_contract():
+    """Names, order and defaults that users rely on."""
+    signature = str(inspect.signature(skqfair.QuantizedClassifier))
+    assert signature == (
+        "(estimator=None, *, weight_bits=8, activation_bits=None, layer_bits=None, bit_budget=None, "
+        "granularity='per_channel', calibration='mse', calibration_size=1024, "
+        "recalibrate_batchnorm=False, memory=None, random_state=None)"
+    )
+    signature = str(inspect.signature(skqfair.make_fairness_scorer))
+    assert "*, sensitive_features=None, greater_is_better=False, response_method='predict')" in signature
