@@ -89,7 +89,10 @@ def check_weights(sample_weight, n_samples):
     """
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sample_weight must be numbers, shape ({n_samples},): {error}") from error
     if weights.ndim != 1:
         raise ValueError(f"sample_weight must have shape ({n_samples},); got {weights.shape}.")
     check_length(weights, n_samples, "sample_weight")
@@ -145,14 +148,24 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
         if isinstance(getattr(columns[label], "dtype", None), pd.CategoricalDtype):
             _warn_empty([(value,) for value in uniques[~present]], name)
         return Groups(codes, pd.Index(uniques[present], name=label))
-    shape = tuple(len(uniques) for _, _, uniques in encoded)
-    flat = np.ravel_multi_index([codes for _, codes, _ in encoded], shape)
-    codes, present = _drop_unused(flat, int(np.prod(shape)))
+    return _intersections(encoded, columns, name)
+
+
+def _intersections(encoded, columns, name):
+    """Return the groups that several columns form together, in sorted order."""
+    codes = np.zeros(len(encoded[0][1]), dtype=np.int64)
+    for _, column, uniques in encoded:  # renumbered at each column: the product may be huge
+        _, codes = np.unique(codes * len(uniques) + column, return_inverse=True)
+    first = np.unique(codes, return_index=True)[1]
     names = [label for label, _, _ in encoded]
-    tuples = pd.MultiIndex.from_product([uniques for _, _, uniques in encoded], names=names)
-    if all(isinstance(getattr(c, "dtype", None), pd.CategoricalDtype) for c in columns.values()):
-        _warn_empty(list(tuples[~present]), name)
-    return Groups(codes, tuples[present])
+    found = pd.MultiIndex.from_arrays(
+        [uniques[column[first]] for _, column, uniques in encoded], names=names
+    )
+    declared = all(isinstance(getattr(c, "dtype", None), pd.CategoricalDtype) for c in columns.values())
+    if declared and np.prod([float(len(uniques)) for _, _, uniques in encoded]) <= 10_000:
+        possible = pd.MultiIndex.from_product([uniques for _, _, uniques in encoded])
+        _warn_empty(list(possible[~possible.isin(found)]), name)
+    return Groups(codes, found)
 
 
 def _columns(features, name):
@@ -165,7 +178,7 @@ def _columns(features, name):
         label = getattr(features, "name", None)
         columns = {"sensitive_feature_0" if label in (None, "") else label: features}
     else:
-        array = np.asarray(features)
+        array = _as_array(features)
         if array.ndim == 1:
             array = array[:, None]
         if array.ndim != 2:
@@ -179,6 +192,14 @@ def _columns(features, name):
     return columns
 
 
+def _as_array(values):
+    """Return an array; a list of strings and NaN keeps its NaN rather than make it the text "nan"."""
+    array = np.asarray(values)
+    if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
+        array = np.asarray(values, dtype=object)
+    return array
+
+
 def _factorize(values):
     """Return codes (-1 for missing) and sorted unique values."""
     if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
@@ -188,10 +209,11 @@ def _factorize(values):
         if isinstance(values.dtype, np.dtype):
             values = values.to_numpy()
     else:
-        values = np.asarray(values)
+        values = _as_array(values)
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "extension"
     if kind in "iub" and len(values):
-        return _factorize_integers(values)
+        codes, uniques = _factorize_integers(values)
+        return codes, uniques.astype(bool) if kind == "b" else uniques
     if kind in "US" and values.dtype.itemsize and len(values):
         encoded = _factorize_fixed_width(values)
         if encoded is not None:
@@ -210,12 +232,15 @@ def _factorize(values):
 
 def _factorize_integers(values):
     """Count over the range of the values where it is small."""
-    low, high = int(values.min()), int(values.max())
-    if high - low > max(2**16, len(values)):
+    values = values.view(np.uint8) if values.dtype == bool else values
+    low, high = values.min(), values.max()
+    if int(high) - int(low) > max(2**16, len(values)):
         codes, uniques = pd.factorize(values, sort=True)
         return codes.astype(np.int64, copy=False), pd.Index(uniques)
-    uniques = np.arange(low, high + 1).astype(values.dtype)
-    return values.astype(np.int64) - low, pd.Index(uniques)
+    uniques = np.arange(int(high) - int(low) + 1).astype(values.dtype) + low
+    if values.dtype.itemsize < 8:  # a small type may not hold the differences
+        return values.astype(np.int64) - np.int64(low), pd.Index(uniques)
+    return (values - low).astype(np.int64, copy=False), pd.Index(uniques)
 
 
 def _factorize_fixed_width(values):

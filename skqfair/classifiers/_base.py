@@ -102,7 +102,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
                 "random_state to an integer to reuse trainings."
             )
         if network.frozen:
-            key = cache.key(network.module)
+            key = cache.key(*network.recipe(), network.module)
         else:
             module = None if probe is None else probe.module
             key = cache.key(*network.recipe(), module, X, y, sample_weight, seed, fit_params)
@@ -112,6 +112,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
                 known=(network.state, module),
             )
             network.check_outputs(X, len(classes), trained=True)
+        network.check_finite()
         return TrainedNetwork(network, X, y, classes, groups, seed, cache, key)
 
     def _publish(self, trained):
@@ -147,11 +148,18 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             Labels out of ``classes_``.
         """
         network, X = self._prediction_input(X)
-        if network.overrides("predict"):
-            codes = network.view(self.module_).predict(X)
-        else:
-            codes = self._logits(network, X).argmax(1)
-        return self.classes_[codes]
+        if not network.overrides("predict"):
+            return self.classes_[self._logits(network, X).argmax(1)]
+        predicted = np.asarray(network.view(self.module_).predict(X))
+        if (
+            predicted.dtype.kind not in "iu"
+            or not np.isin(predicted, np.arange(len(self.classes_))).all()
+        ):
+            raise ValueError(
+                f"predict of {type(self.estimator_).__name__} must return positions in classes_, 0 to "
+                f"{len(self.classes_) - 1}; got {np.unique(predicted)[:5].tolist()}."
+            )
+        return self.classes_[predicted]
 
     def predict_proba(self, X):
         """Predict probabilities.
@@ -199,7 +207,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""
-        if network.overrides("predict_proba") or network.net.predict_nonlinearity != "auto":
+        if network.has_own_probabilities:
             return _log(network.view(self.module_).predict_proba(X))
         outputs = network.outputs(X, self.module_).double().numpy()
         return outputs if network.returns_logits else _log(outputs)
@@ -213,6 +221,8 @@ def _cast(X, dtype):
     """Cast to the dtype of the module; a value beyond its range is an error, not an infinity."""
     if X.dtype == dtype:
         return X
+    if dtype.kind == "i" and X.dtype.kind == "f" and (np.rint(X) != X).any():
+        raise ValueError("X must hold whole numbers: the network starts with an embedding.")
     with np.errstate(over="ignore"):
         cast = X.astype(dtype)
     if cast.dtype.kind == "f" and X.dtype.kind == "f" and not np.isfinite(cast).all():

@@ -36,7 +36,7 @@ class Cache:
             return None
         try:
             return fingerprint(*parts)
-        except TypeError as error:
+        except Exception as error:
             self.bypass(
                 f"memory is bypassed for this fit: the network's parameters cannot be hashed ({error}); "
                 "replace open files, locks and the like by values."
@@ -57,14 +57,15 @@ class Cache:
         # joblib alone lets two processes compute the same result at the same time
         with FileLock(os.path.join(folder, f"{key}.lock")):
             try:
-                return _loads(stored(key, compute), known)
-            except KeyError:  # it refers to something that the script or notebook no longer has
-                return compute()
+                data = stored(key, compute)
             except _NotStored as failure:
-                self.bypass(
-                    f"memory is bypassed for this fit: the network cannot be stored ({failure})."
-                )
+                self.bypass(f"memory is bypassed: the network cannot be stored ({failure}).")
                 return failure.result
+            try:
+                return _loads(data, known)
+            except Exception as error:  # damaged, or its classes are no longer in the notebook
+                self.bypass(f"memory is bypassed: what it has stored is unreadable ({error!r}).")
+                return compute()
 
     def bypass(self, reason):
         """Switch the cache off, with a warning, if there is one."""

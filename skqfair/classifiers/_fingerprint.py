@@ -8,12 +8,16 @@ import contextlib
 import dis
 import functools
 import hashlib
-import inspect
+import importlib
+import itertools
+import os
 import sys
 import types
+import weakref
 
 import numpy as np
 import torch
+from torch.utils.hooks import RemovableHandle
 
 __all__ = ["fingerprint"]
 
@@ -24,6 +28,11 @@ _NOT_CODE = {
     *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__"),
     *("__static_attributes__", "__slotnames__", "__abstractmethods__", "_abc_impl"),
 }
+_MUTATORS = {
+    *("append", "extend", "insert", "pop", "remove", "clear", "add", "discard", "update", "setdefault"),
+    *("appendleft", "popleft", "popitem", "write", "put"),
+}
+_BUILTIN = (types.BuiltinFunctionType, types.MethodType)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice)
 
 
@@ -123,6 +132,16 @@ class _Walk:
             return self(obj.get_state())
         elif isinstance(obj, (torch.dtype, torch.device, torch.layout)):
             return self.write(repr(obj))
+        elif isinstance(obj, (RemovableHandle, weakref.ref)):  # handles are numbered process-wide
+            return
+        elif isinstance(obj, torch.nn.Module):
+            return self([type(obj), _without_numbers(vars(obj))])
+        elif isinstance(obj, _BUILTIN) and not isinstance(obj.__self__, types.ModuleType | None):
+            return self([obj.__name__, obj.__self__])
+        elif isinstance(obj, _BUILTIN):
+            return self.write(obj.__module__, obj.__qualname__)
+        elif hasattr(obj, "__wrapped__"):  # functools.lru_cache and the like
+            return self(obj.__wrapped__)
         self.reduced(obj)
 
     def tensor(self, tensor):
@@ -147,26 +166,26 @@ class _Walk:
             return self.write(_version(cls.__module__))
         for base in cls.__bases__:
             self(base)
-        counters = set().union(*(_stored(f.__code__) for f in vars(cls).values() if _is_function(f)))
+        functions = [f.__func__ if isinstance(f, classmethod) else f for f in vars(cls).values()]
+        changed = set().union(*(_changed(f.__code__) for f in functions if _is_function(f)))
         for name, member in sorted(vars(cls).items()):
             if name in _NOT_CODE or isinstance(member, types.MemberDescriptorType):
                 continue
-            if name not in counters or _is_function(member):
+            if name not in changed or _is_function(member):
                 self.write(name)
-                self.constant(member)
+                self.referred(member)
 
     def function(self, function):
-        function = inspect.unwrap(function)
         self.write("function", function.__module__, function.__qualname__)
         if _is_library(function.__module__):
             return self.write(_version(function.__module__))
         self([function.__defaults__, function.__kwdefaults__])
         self.code(function.__code__, function.__globals__)
-        changed = _stored(function.__code__)
+        changed = _changed(function.__code__)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # a cell that is not filled yet
                 if name not in changed:
-                    self.constant(cell.cell_contents)
+                    self.referred(cell.cell_contents)
 
     def code(self, code, namespace):
         self.write(code.co_code, code.co_names, code.co_flags)
@@ -175,44 +194,104 @@ class _Walk:
                 self.code(constant, namespace)
             else:
                 self(constant)
-        changed = _stored(code)
+        changed = _changed(code)
         for name in code.co_names:
             if name in namespace and name not in changed:
-                self.referred(name, namespace[name], code.co_names)
+                self.write(name)
+                self.referred(namespace[name])
+                self.names_in(namespace[name], code.co_names)
+        for module in _imported(code, namespace):
+            self.names_in(module, code.co_names)
 
-    def referred(self, name, value, names):
-        """Walk what a global name of some code stands for."""
-        self.write(name)
-        self.constant(value)
-        if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
-            for inner in names:  # helpers.block: these may be names in that module
-                if inner in vars(value) and not isinstance(vars(value)[inner], types.ModuleType):
-                    self.referred(inner, vars(value)[inner], ())
+    def names_in(self, module, names, seen=()):
+        """Walk helpers.block of a user's module: which of ``names`` are in it."""
+        if isinstance(module, types.ModuleType) and not _is_library(module.__name__):
+            for name in names:
+                value = vars(module).get(name)
+                if isinstance(value, types.ModuleType):
+                    if value not in seen:
+                        self.names_in(value, names, (*seen, module))
+                elif name in vars(module):
+                    self.write(name)
+                    self.referred(value)
 
-    def constant(self, value):
-        """Walk a value that code refers to, unless it can change while the code does not."""
-        code = (type, types.FunctionType, types.ModuleType, staticmethod, classmethod, property)
-        if isinstance(value, (*_PLAIN, *code, tuple, frozenset, functools.partial)):
+    def referred(self, value):
+        """Walk a value that code refers to; of one that cannot be read, the class alone."""
+        try:
             self(value)
-        else:
-            self.write(type(value).__qualname__)
+        except (TypeError, AttributeError, RecursionError, ValueError):
+            self(type(value))
 
 
 def _is_function(member):
     return isinstance(member, types.FunctionType)
 
 
-def _stored(code):
-    """Return the global, enclosing and attribute names that some code assigns: counters and the like."""
-    stores = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
-    return {i.argval for i in dis.get_instructions(code) if i.opname in stores}
+def _without_numbers(state):
+    """Return the state of a module with hooks in their order: they are numbered process-wide."""
+    return {
+        name: list(value.values()) if "_hooks" in name and isinstance(value, dict) else value
+        for name, value in state.items()
+    }
+
+
+def _changed(code):
+    """Return the names that some code assigns or mutates: counters, logs and the like.
+
+    They change from fit to fit while the network does not. What a method assigns on its own
+    instance is not meant.
+    """
+    changed, before = set(), None
+    for step in dis.get_instructions(code):
+        on_instance = (
+            before is not None
+            and before.opname == "LOAD_FAST"
+            and before.argval == code.co_varnames[0]
+            and before.argval != "cls"
+        )
+        if step.opname in ("STORE_GLOBAL", "STORE_DEREF") or (
+            step.opname == "STORE_ATTR" and not on_instance
+        ):
+            changed.add(step.argval)
+        elif step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _MUTATORS:
+            changed.add(before.argval)
+        elif step.opname == "STORE_SUBSCR":
+            changed |= _containers(code)
+        before = step
+    return changed
+
+
+def _containers(code):
+    """Return the names that some code indexes; one of them is what it stores into."""
+    steps = list(dis.get_instructions(code))
+    loads = ("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_DEREF", "LOAD_NAME")
+    return {
+        step.argval
+        for step, after in itertools.pairwise(steps)
+        if step.opname in loads and after.opname in ("LOAD_CONST", "LOAD_FAST")
+    }
+
+
+def _imported(code, namespace):
+    """Return the user's modules that some code imports when it runs."""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME" and step.argval and not _is_library(step.argval):
+            with contextlib.suppress(Exception):
+                yield importlib.import_module(step.argval)
 
 
 def _is_library(module_name):
-    return (module_name or "").partition(".")[0] in _LIBRARIES
+    top = (module_name or "").partition(".")[0]
+    if top in _LIBRARIES or top == "__main__":  # in a worker of joblib that is joblib's own script
+        return top != "__main__"
+    path = getattr(sys.modules.get(module_name), "__file__", None) or ""
+    return "site-packages" in path or "dist-packages" in path
 
 
 def _version(module_name):
-    """Return the top-level package and its version."""
+    """Return the top-level package, its version, and when the file of an installed one changed."""
     top = module_name.partition(".")[0]
-    return f"{top} {getattr(sys.modules.get(top), '__version__', sys.version_info[:2])}"
+    version = getattr(sys.modules.get(top), "__version__", sys.version_info[:2])
+    path = getattr(sys.modules.get(module_name), "__file__", None)
+    changed = os.stat(path).st_mtime_ns if path and top not in _LIBRARIES else ""
+    return f"{top} {version} {changed}"

@@ -11,7 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skqfair.classifiers._seeding import seeded
+from skqfair.classifiers._seeding import preserved, seeded
 from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
 from skqfair.networks import (
     BatchLoader,
@@ -102,7 +102,13 @@ class Network:
             try:
                 probe.net.set_params(verbose=0)
                 probe.net.initialize()
-            except Exception:
+            except Exception as error:
+                module = getattr(probe.net, "module_", None)
+                if isinstance(module, nn.Module) and not list(module.parameters()):
+                    raise ValueError(
+                        f"the module {_type_name(module)} has no parameters: there is nothing to train or "
+                        "quantize."
+                    ) from error
                 return None
         return probe
 
@@ -111,19 +117,25 @@ class Network:
         """Whether the net or a callback that is not skorch's acts at the beginning of training."""
         callbacks = [callback for _, callback in self.net.callbacks_]
         acting = [type(c).on_train_begin for c in callbacks] + [type(self.net).on_train_begin]
-        return any(not method.__module__.startswith("skorch.") for method in acting)
+        begins = ("fit", "partial_fit", "fit_loop", "initialize")
+        return any(not method.__module__.startswith("skorch.") for method in acting) or any(
+            self.overrides(name) for name in begins
+        )
 
     def train(self, X, y, sample_weight, seed, fit_params):
         """Train the net, and return its state."""
         with seeded(seed), tensor_training(self.net, sample_weight):
             self.net.fit(X, y, **fit_params)
+        return self.state
+
+    def check_finite(self):
+        """Raise if a weight is NaN or infinite."""
         for name, parameter in self.module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise ValueError(
                     f"training diverged: the weight {name} is not finite. Lower the learning rate "
                     f"(lr={self.net.lr}) or scale the features of X."
                 )
-        return self.state
 
     @property
     def state(self):
@@ -155,8 +167,8 @@ class Network:
     def check_outputs(self, X, n_classes, *, trained):
         """Raise if the outputs of the module do not fit its criterion and the classes.
 
-        Before training an error of the module itself is left to the training to raise, and so is
-        everything where a callback of the user's may still set sizes when the training begins.
+        Before training nothing is checked where a callback or an overridden method of the user's may
+        still set sizes when the training begins.
         """
         if self.net._modules != ["module"]:
             raise ValueError(
@@ -168,31 +180,38 @@ class Network:
         try:
             outputs = self.outputs(X[: min(len(X), 8)])
         except Exception as error:
-            if not trained:
-                return
             raise ValueError(
                 f"the module {_type_name(self.module)} fails on X of shape {X.shape} and dtype "
                 f"{X.dtype}: {error}"
             ) from error
         _check_outputs(outputs, n_classes, self.returns_logits, _type_name(self.module))
+        if self.has_own_probabilities:
+            _check_probabilities(self.view(self.module).predict_proba(X[:8]), n_classes, self.net)
 
-    def outputs(self, X, module=None):
+    @property
+    def has_own_probabilities(self):
+        """Whether probabilities come from the user's own method or nonlinearity."""
+        own = callable(self.net.predict_nonlinearity)
+        return own or self.overrides("predict_proba")
+
+    def outputs(self, X, module=None, *, padded=True):
         """Return the outputs of the float module, or of ``module`` in its place, for arrays ``X``.
 
         The batches have the net's own batch size. Rows of a 2-d X always travel in batches of the
         full size, padded if need be: float32 products depend on the shape of the batch, and so a
-        row's prediction would depend on the rows beside it.
+        row's prediction would depend on the rows beside it. ``padded=False`` is for statistics, in which
+        the padding would count.
         """
         module = self.module if module is None else module
         run = self._run_directly if self._is_plain() else self._run_by_skorch
         size = self.batch_size(len(X))
-        rest = len(X) % size if X.ndim == 2 else 0
+        rest = len(X) % size if X.ndim == 2 and padded else 0
         full = len(X) - rest
         parts = run(X[:full], module, size) if full else []
         last = []
         if rest:
-            padded = np.concatenate([X[full:], np.repeat(X[-1:], size - rest, axis=0)])
-            last = run(padded, module, size)
+            rows = np.concatenate([X[full:], np.repeat(X[-1:], size - rest, axis=0)])
+            last = run(rows, module, size)
         for part in (*parts, *last):
             if not isinstance(part, torch.Tensor):
                 return part  # for check_outputs to refuse
@@ -226,13 +245,14 @@ class Network:
         module.eval()
         try:
             with torch.no_grad():
-                return [_to_cpu(module(batch.to(device))) for batch in tensor.split(size)]
+                # a copy of each batch, for modules that work in place
+                return [_to_cpu(module(batch.to(device, copy=True))) for batch in tensor.split(size)]
         finally:
             for m, training in modes.items():
                 m.training = training
 
     def _run_by_skorch(self, X, module, size):
-        with torch.random.fork_rng(devices=[]):  # torch's loader draws from the global generator
+        with preserved():  # torch's loader draws from the global generator
             return list(self.view(module).forward_iter(X))
 
 
@@ -264,7 +284,19 @@ def _check_trained(net):
         raise UntrainedNetworkError(
             "the net inside FrozenEstimator has never been trained (its history is empty); train it "
             "first with net.fit(X, y), or pass the net itself to have it trained here. Weights read "
-            "with load_params need their history too: net.load_params(f_params=..., f_history=...)."
+            "with load_params need their history and classes too: "
+            "net.load_params(f_params=..., f_history=...) on a net made with classes=[...]."
+        )
+
+
+def _check_probabilities(probabilities, n_classes, net):
+    values = np.asarray(probabilities, dtype=np.float64)
+    fits = values.ndim == 2 and values.shape[1] == n_classes and (values >= 0).all()
+    if not (fits and np.allclose(values.sum(1), 1, atol=1e-3)):
+        raise ModuleOutputError(
+            f"predict_proba of {_type_name(net)} (predict_nonlinearity={net.predict_nonlinearity!r}) "
+            f"does not return probabilities of shape (n, {n_classes}) whose rows sum to 1; leave "
+            "predict_nonlinearity='auto', or correct the method."
         )
 
 

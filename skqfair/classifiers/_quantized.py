@@ -201,7 +201,7 @@ class QuantizedClassifier(NetworkClassifier):
         quantized = convert(trained.network.module, scheme, statistics)
         if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
             with seeded(trained.seed), reestimate_batchnorm(quantized.module):
-                trained.network.outputs(sample, quantized.module)
+                trained.network.outputs(sample, quantized.module, padded=False)
 
         self._publish(trained)
         self.module_ = quantized.module
@@ -233,7 +233,7 @@ class QuantizedClassifier(NetworkClassifier):
         """Draw the calibration sample, equally many of each group where groups are given."""
         rng, n = np.random.default_rng(trained.seed), len(trained.X)
         if trained.groups is None:
-            return np.sort(rng.choice(n, min(n, self.calibration_size), replace=False))
+            return np.sort(rng.choice(n, min(n, int(self.calibration_size)), replace=False))
         members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]
         each = max(1, min(n, self.calibration_size) // len(members))
         drawn = [rng.choice(rows, each, replace=len(rows) < each) for rows in members]
@@ -244,5 +244,5 @@ def _observe(trained, sample):
     """Return the statistics of the inputs of all layers on the calibration sample."""
     module = plain_copy(trained.network.module)
     with seeded(trained.seed), observe_activations(module) as statistics:
-        trained.network.outputs(sample, module)
+        trained.network.outputs(sample, module, padded=False)
     return statistics

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-__all__ = ["draw_seed", "seeded"]
+__all__ = ["draw_seed", "preserved", "seeded"]
 
 # The generators are global to the process, so one fit at a time may use them.
 _LOCK = threading.RLock()
@@ -19,6 +19,13 @@ def draw_seed(random_state):
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] % (2**31))
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@contextmanager
+def preserved():
+    """Put torch's global generator back after the block; no training goes on meanwhile."""
+    with _LOCK, torch.random.fork_rng(devices=[]):
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Count once: samples and correct predictions by group, from which every figure is derived."""
 
+import numbers
 import warnings
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def correct_predictions(y_true, y_pred, names=("y_true", "y_pred")):
     """Return where two label arrays agree, shape (n,), after checking that they can be compared."""
     y_true, y_pred = as_labels(y_true, names[0]), as_labels(y_pred, names[1])
     check_length(y_pred, len(y_true), names[1])
-    kinds = [_label_kind(labels) for labels in (y_true, y_pred)]
+    kinds = [_label_kind(labels, name) for labels, name in zip((y_true, y_pred), names, strict=True)]
     if set(kinds) == {"number", "text"}:
         raise ValueError(
             f"{names[0]} holds {kinds[0]} labels and {names[1]} {kinds[1]} labels; pass both in the "
@@ -67,12 +68,15 @@ def correct_predictions(y_true, y_pred, names=("y_true", "y_pred")):
     return y_true == y_pred
 
 
-def _label_kind(labels):
-    if labels.dtype.kind in "iufb":
-        return "number"
-    if labels.dtype.kind in "USO" and isinstance(labels[0], (str, bytes)):
+def _label_kind(labels, name):
+    """Return "number" or "text"; missing and continuous values are an error."""
+    if labels.dtype.kind in "OfM" and (missing := int(pd.isna(labels).sum())):
+        raise ValueError(f"{name} has {missing} missing labels (None or NaN); drop these samples.")
+    if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
+        raise ValueError(f"{name} holds continuous values; take the argmax, or a threshold, first.")
+    if labels.dtype.kind in "US" or isinstance(labels[0], (str, bytes)):
         return "text"
-    return "other"
+    return "number" if isinstance(labels[0], (numbers.Number, np.number, np.bool_)) else "other"
 
 
 def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):

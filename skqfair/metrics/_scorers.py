@@ -114,7 +114,7 @@ class _GroupScorer:
     def __repr__(self):
         names = self.sensitive_features
         if isinstance(names, pd.Series):
-            names = names.name
+            names = names.name or "Series"
         elif isinstance(names, pd.DataFrame):
             names = list(names.columns)
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())

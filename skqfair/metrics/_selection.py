@@ -1,5 +1,6 @@
 """Choosing among the candidates of a search: the smallest model within limits."""
 
+import numbers
 import warnings
 
 import numpy as np
@@ -55,7 +56,7 @@ def smallest_within(*, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_sc
 class _SmallestWithin:
     def __init__(self, accuracy_drop, fvo, accuracy, fvo_score, size):
         for name, limit in (("accuracy_drop", accuracy_drop), ("fvo", fvo)):
-            if limit is not None and not limit >= 0:
+            if limit is not None and not (isinstance(limit, numbers.Real) and limit >= 0):
                 raise ValueError(f"{name} must be a number >= 0 or None, got {limit!r}.")
         self.accuracy_drop, self.fvo = accuracy_drop, fvo
         self.accuracy, self.fvo_score, self.size = accuracy, fvo_score, size

@@ -27,7 +27,8 @@ class TensorData(Dataset):
     """
 
     def __init__(self, X, y=None):
-        self.X = torch.as_tensor(np.asarray(X) if not isinstance(X, torch.Tensor) else X)
+        # torch takes arrays that are contiguous and can be written to
+        self.X = X if isinstance(X, torch.Tensor) else torch.as_tensor(np.require(X, None, ["C", "W"]))
         self.y = torch.zeros(len(self.X), dtype=torch.long) if y is None else torch.as_tensor(y)
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y differ in length: {len(self.X)} and {len(self.y)}.")
@@ -41,7 +42,7 @@ class TensorData(Dataset):
     def rows(self, index):
         """Return the batch of these rows; ``index`` is a slice or a 1-d tensor of positions."""
         if isinstance(index, slice):
-            return self.X[index], self.y[index]
+            return self.X[index].clone(), self.y[index]  # modules may work in place
         return self.X.index_select(0, index), self.y.index_select(0, index)
 
 
@@ -61,6 +62,11 @@ class WeightedData(Dataset):
 
     def __len__(self):
         return len(self.data)
+
+    def __getattr__(self, name):
+        if name.startswith("__") or name == "data":
+            raise AttributeError(name)
+        return getattr(self.data, name)
 
     def __getitem__(self, index):
         x, y = self.data[index]

@@ -1,5 +1,7 @@
 """A multilayer perceptron."""
 
+import numbers
+
 from torch import nn
 
 __all__ = ["MLP", "check_sizes"]
@@ -8,7 +10,7 @@ __all__ = ["MLP", "check_sizes"]
 def check_sizes(module, **sizes):
     """Raise if a size that is found at fit is missing or is not a positive integer."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, numbers.Integral) or size < 1:
             raise ValueError(
                 f"{type(module).__name__} needs {name}, a positive integer, got {size!r}; "
                 f"make_classifier() finds it at fit, elsewhere pass it (in a net as module__{name})."

@@ -31,6 +31,8 @@ class _TensorTraining:
 
     def notify(self, method_name, **cb_kwargs):
         """Call the callbacks, less those that inherit a method which does nothing."""
+        if super().notify.__func__ is not NeuralNetClassifier.notify:
+            return super().notify(method_name, **cb_kwargs)
         getattr(self, method_name)(self, **cb_kwargs)
         nothing = getattr(Callback, method_name, None)
         for _, callback in self.callbacks_:
@@ -73,7 +75,8 @@ class _TensorTraining:
     def get_loss(self, y_pred, y_true, X=None, *args, **kwargs):
         r"""Return the loss of a batch; with weights :math:`\sum_i w_i \ell_i / \sum_i c_i`.
 
-        :math:`c_i` is the criterion's own class weight of sample i, 1 if it has none.
+        :math:`c_i` is what sample i counts in the criterion's own mean: its class weight, 1 if there
+        are none, 0 for an ignored class.
         """
         if not (isinstance(X, dict) and "sample_weight" in X):
             return super().get_loss(y_pred, y_true, X, *args, **kwargs)
@@ -83,6 +86,7 @@ class _TensorTraining:
             losses = super().get_loss(y_pred, y_true, X["X"], *args, **kwargs)
         finally:
             criterion.reduction = reduction
+        self.__dict__["sample_weight_used_"] = True
         weight = X["sample_weight"].to(losses)
         if losses.shape != weight.shape:
             raise ValueError(
@@ -92,10 +96,13 @@ class _TensorTraining:
             )
         if reduction == "sum":
             return (weight * losses).sum()
-        class_weight = getattr(criterion, "weight", None)
-        if class_weight is None:
+        if type(criterion) not in (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss):
             return (weight * losses).mean()
-        return (weight * losses).sum() / class_weight[y_true.to(class_weight.device)].sum()
+        y_true = y_true.to(losses.device)
+        share = (y_true != criterion.ignore_index).to(losses)
+        if criterion.weight is not None:
+            share = share * criterion.weight[y_true.clamp(0, len(criterion.weight) - 1)]
+        return (weight * losses).sum() / share.sum()
 
 
 class TensorNetClassifier(_TensorTraining, NeuralNetClassifier):
@@ -227,8 +234,16 @@ def tensor_training(net, sample_weight=None):
         net.__dict__["sample_weight_"] = (weights / weights.mean()).float()
     try:
         yield net
+        if sample_weight is not None and "sample_weight_used_" not in net.__dict__:
+            raise ValueError(
+                f"sample_weight had no effect: {own.__name__} computes its loss without get_loss; call "
+                "self.get_loss(y_pred, y, X=Xi, training=True) in its train_step_single, or fit without "
+                "sample_weight."
+            )
     finally:
-        net.__dict__.pop("sample_weight_", None)
+        if sample_weight is not None:
+            net.__dict__.pop("sample_weight_", None)
+            net.__dict__.pop("sample_weight_used_", None)
         net.__dict__.update(before)
         net.__class__ = own
 

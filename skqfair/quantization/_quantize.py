@@ -71,6 +71,8 @@ def quantize(tensor, bits, *, granularity="per_channel", calibration="mse", axis
     >>> scale.flatten()
     tensor([0.3333, 1.3333])
     """
+    if isinstance(tensor, np.ndarray):
+        tensor = np.require(tensor, requirements=["C", "W"])
     tensor = torch.as_tensor(tensor).detach()
     if not tensor.is_floating_point():
         raise ValueError(f"tensor must be floating point, got dtype {tensor.dtype}; cast it first.")

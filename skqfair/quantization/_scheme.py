@@ -70,9 +70,14 @@ class QuantizationScheme:
         for pattern, bits in (self.layer_bits or {}).items():
             if not isinstance(pattern, str):
                 raise ValueError(f"layer_bits must have patterns (str) as keys; got {pattern!r}.")
-            for width in np.ravel(bits) if _is_per_channel(bits) else [bits]:
-                if width is not None:
+            for width in bits if _is_per_channel(bits) else [bits]:
+                if width is not None or _is_per_channel(bits):
                     check_bits(width, f"layer_bits[{pattern!r}]")
+            if _is_per_channel(bits) and not self.per_channel:
+                raise ValueError(
+                    f"layer_bits[{pattern!r}] gives bits for each channel, which needs "
+                    "granularity='per_channel'."
+                )
 
     @property
     def per_channel(self):

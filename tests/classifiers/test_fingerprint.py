@@ -137,3 +137,90 @@ def test_counters_do_not(source):
 def test_what_cannot_be_read():
     with open(__file__) as file, pytest.raises(TypeError):
         fingerprint(file)
+
+
+PAIRS = {  # what a network's code refers to, in two versions
+    "alias of a builtin": ("import torch\nact = torch.relu", "import torch\nact = torch.tanh"),
+    "list": ("act = [1.0]", "act = [9.0]"),
+    "dictionary": ("act = {'g': 1.0}", "act = {'g': 2.0}"),
+    "layer": ("act = nn.LeakyReLU(0.1)", "act = nn.LeakyReLU(0.9)"),
+    "tensor": ("import torch\nact = torch.ones(2)", "import torch\nact = torch.zeros(2)"),
+    "array": ("import numpy\nact = numpy.ones(2)", "import numpy\nact = numpy.zeros(2)"),
+    "callable object": (
+        "class A:\n  def __call__(self, x): return x\nact = A()",
+        "class A:\n  def __call__(self, x): return -x\nact = A()",
+    ),
+    "configuration": (
+        "from types import SimpleNamespace\nact = SimpleNamespace(k=1)",
+        "from types import SimpleNamespace\nact = SimpleNamespace(k=2)",
+    ),
+    "cached helper": (
+        "from functools import lru_cache\n@lru_cache\ndef act(x): return x",
+        "from functools import lru_cache\n@lru_cache\ndef act(x): return -x",
+    ),
+    "decorated helper": (
+        "import functools\ndef d(k):\n  def w(f):\n    @functools.wraps(f)\n    def g(x): return k * f(x)\n"
+        "    return g\n  return w\n@d(1)\ndef act(x): return x",
+        "import functools\ndef d(k):\n  def w(f):\n    @functools.wraps(f)\n    def g(x): return k * f(x)\n"
+        "    return g\n  return w\n@d(2)\ndef act(x): return x",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ["global", "class", "closure"])
+@pytest.mark.parametrize("what", PAIRS)
+def test_what_the_code_refers_to(what, where):
+    template = {
+        "global": "{}\nclass f:\n  def forward(self, x): return act, x",
+        "class": "{}\nclass f:\n  act = act\n  def reset(self): self.act = 3",
+        "closure": "{}\ndef outer(act):\n  return lambda x: (act, x)\nf = outer(act)",
+    }[where]
+    one, two = (template.format(version) for version in PAIRS[what])
+    assert fingerprint(compiled(one)) == fingerprint(compiled(one))
+    assert fingerprint(compiled(one)) != fingerprint(compiled(two))
+
+
+@pytest.mark.parametrize("style", ["import", "inside"])
+def test_helpers_in_modules(tmp_path, monkeypatch, style):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "pack_fp").mkdir()
+    (tmp_path / "pack_fp" / "__init__.py").write_text("")
+    source = "import pack_fp.sub\ndef f(x): return pack_fp.sub.act(x)"
+    if style == "inside":
+        source = "def f(x):\n  from pack_fp.sub import act\n  return act(x)"
+    found = []
+    for body in ("x", "-x"):
+        (tmp_path / "pack_fp" / "sub.py").write_text(f"def act(x): return {body}\n# {body * 9}")
+        for name in ("pack_fp", "pack_fp.sub"):
+            sys.modules.pop(name, None)
+        found.append(fingerprint(compiled(source)))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)),
+        lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)),
+        lambda: _hooked(nn.Linear(2, 2)),
+    ],
+    ids=["weight_norm", "lazy", "hook"],
+)
+def test_hooks_are_numbered_process_wide_but_hash_alike(make):
+    hashes = set()
+    for _ in range(2):
+        torch.manual_seed(0)
+        module = make()
+        if not isinstance(module, nn.Linear):
+            module(torch.ones(1, 4))
+        hashes.add(fingerprint(module))
+    assert len(hashes) == 1
+
+
+def _hook(module, args, output):
+    return output
+
+
+def _hooked(module):
+    module.register_forward_hook(_hook)
+    return module
