@@ -106,8 +106,8 @@ class Network:
                 module = getattr(probe.net, "module_", None)
                 if isinstance(module, nn.Module) and not list(module.parameters()):
                     raise ValueError(
-                        f"the module {_type_name(module)} has no parameters: there is nothing to train or "
-                        "quantize."
+                        f"the module {_type_name(module)} has no parameters: there is nothing to train "
+                        "or to quantize."
                     ) from error
                 return None
         return probe

@@ -72,21 +72,22 @@ class _TensorTraining:
             x = x["X"]
         return super().infer(x, **fit_params)
 
-    def get_loss(self, y_pred, y_true, X=None, *args, **kwargs):
+    def get_loss(self, y_pred, y_true, X=None, training=False, **kwargs):
         r"""Return the loss of a batch; with weights :math:`\sum_i w_i \ell_i / \sum_i c_i`.
 
         :math:`c_i` is what sample i counts in the criterion's own mean: its class weight, 1 if there
         are none, 0 for an ignored class.
         """
         if not (isinstance(X, dict) and "sample_weight" in X):
-            return super().get_loss(y_pred, y_true, X, *args, **kwargs)
+            return super().get_loss(y_pred, y_true, X, training=training, **kwargs)
         criterion = self.criterion_
         reduction, criterion.reduction = criterion.reduction, "none"
         try:
-            losses = super().get_loss(y_pred, y_true, X["X"], *args, **kwargs)
+            losses = super().get_loss(y_pred, y_true, X["X"], training=training, **kwargs)
         finally:
             criterion.reduction = reduction
-        self.__dict__["sample_weight_used_"] = True
+        if training:
+            self.__dict__["sample_weight_used_"] = True
         weight = X["sample_weight"].to(losses)
         if losses.shape != weight.shape:
             raise ValueError(

@@ -139,6 +139,15 @@ def test_what_cannot_be_read():
         fingerprint(file)
 
 
+DECORATED = """
+import functools
+def d(k):
+  def w(f):
+    @functools.wraps(f)
+    def g(x): return k * f(x)
+    return g
+  return w
+"""
 PAIRS = {  # what a network's code refers to, in two versions
     "alias of a builtin": ("import torch\nact = torch.relu", "import torch\nact = torch.tanh"),
     "list": ("act = [1.0]", "act = [9.0]"),
@@ -159,10 +168,8 @@ PAIRS = {  # what a network's code refers to, in two versions
         "from functools import lru_cache\n@lru_cache\ndef act(x): return -x",
     ),
     "decorated helper": (
-        "import functools\ndef d(k):\n  def w(f):\n    @functools.wraps(f)\n    def g(x): return k * f(x)\n"
-        "    return g\n  return w\n@d(1)\ndef act(x): return x",
-        "import functools\ndef d(k):\n  def w(f):\n    @functools.wraps(f)\n    def g(x): return k * f(x)\n"
-        "    return g\n  return w\n@d(2)\ndef act(x): return x",
+        DECORATED + "@d(1)\ndef act(x): return x",
+        DECORATED + "@d(2)\ndef act(x): return x",
     ),
 }
 

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from nets import counting, small, weights_of
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
+from torch import nn
 
 from skqfair import QuantizedClassifier
 from skqfair.exceptions import CacheBypassWarning
+from skqfair.networks import MLP
 
 GRID = {"quantizedclassifier__weight_bits": [2, 3, 4, 6, 8]}
 
@@ -88,6 +92,35 @@ def test_cached_networks_are_copies(problem, tmp_path):
     np.testing.assert_array_equal(weights_of(clone(base).fit(X, y)), expected)
 
 
+class Scaled(NeuralNetClassifier):
+    def infer(self, x, **fit_params):
+        return super().infer(x * 10, **fit_params)
+
+
+def test_activation_ranges_of_one_frozen_net_do_not_serve_another(problem, tmp_path):
+    """Equal weights, but other inputs to the layers."""
+    X, y, _ = problem
+    codes = np.unique(y, return_inverse=True)[1]
+    net, _ = counting(tmp_path / "log")
+    net.fit(X, codes)
+    other = Scaled(
+        MLP, **{k: v for k, v in net.get_params(deep=False).items() if k.startswith("module__")}
+    )
+    other.set_params(criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=0)
+    other.fit(X, codes)
+    other.module_.load_state_dict(net.module_.state_dict())
+    other.history_ = net.history_
+    found = {}
+    for memory in (None, str(tmp_path / "cache")):
+        for name, frozen in (("net", net), ("other", other)):
+            clf = QuantizedClassifier(
+                FrozenEstimator(frozen), activation_bits=4, memory=memory, random_state=0
+            )
+            found[memory, name] = clf.fit(X, codes).decision_function(X)
+    for name in ("net", "other"):
+        np.testing.assert_array_equal(found[None, name], found[str(tmp_path / "cache"), name])
+
+
 MODULE = """
 from torch import nn
 {helper}
@@ -117,9 +150,6 @@ class Net(nn.Module):
 )
 def test_a_changed_network_is_trained_again(problem, tmp_path, monkeypatch, change):
     """Classes pickle by name: without the source in the key the old network would be served."""
-    from skorch import NeuralNetClassifier
-    from torch import nn
-
     X, y, _ = problem
     monkeypatch.syspath_prepend(tmp_path)
     original = {"helper": "def shape(x): return x.relu()", "width": 4, "twist": ""}
@@ -222,10 +252,15 @@ def test_a_damaged_cache_is_computed_again(problem, tmp_path):
     clone(base).fit(X, y)
     files = list(tmp_path.rglob("output.pkl"))
     assert len(files) == 1
-    files[0].write_bytes(files[0].read_bytes()[:100])
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:100])
     clone(base).fit(X, y)
     clone(base).fit(X, y)
     assert count() == 2
+    files[0].write_bytes(whole.replace(b"skqfair", b"skqfoul", 1))
+    with pytest.warns(CacheBypassWarning, match="what it has stored is unreadable"):
+        clone(base).fit(X, y)
+    assert count() == 3
 
 
 class Held:

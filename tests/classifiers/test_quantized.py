@@ -7,7 +7,7 @@ import pytest
 import torch
 from module_zoo import ZOO, build
 from nets import CODES, Resized, Sizes, WithSoftmax, small, weights_of
-from reference import numpy_codes
+from reference import numpy_clip, numpy_codes
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -16,6 +16,7 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
 from skqfair import QuantizedClassifier
+from skqfair.exceptions import ModuleOutputError
 from skqfair.networks import MLP, ConvNet, make_classifier
 
 
@@ -382,3 +383,147 @@ def test_failing_fits_leave_no_half_fitted_model(problem):
         clf.fit(X, y)
     assert not hasattr(clf, "module_")
     assert not hasattr(clf, "classes_")
+
+
+def test_padding_does_not_enter_statistics(problem):
+    """130 rows at batch 128: the second batch is two rows, whatever prediction pads it to."""
+    X, y, _ = problem
+    net = make_classifier(
+        module__hidden_sizes=(8,), module__batch_norm=True, max_epochs=2, batch_size=128
+    )
+    clf = QuantizedClassifier(
+        net,
+        weight_bits=None,
+        activation_bits=4,
+        calibration="mse",
+        recalibrate_batchnorm=True,
+        random_state=0,
+    ).fit(X[:130], y[:130])
+    first = clf.estimator_.module_.hidden0
+    data = torch.as_tensor(X[:130])
+    (hook,) = clf.module_.hidden0._forward_pre_hooks.values()
+    assert float(hook.scale) == pytest.approx(float(numpy_clip(X[:130], "mse", 7)) / 7, rel=1e-5)
+    with torch.no_grad():
+        hidden = first(hook.quantize(data))
+    torch.testing.assert_close(clf.module_.norm0.running_mean, hidden.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clf.module_.norm0.running_var, hidden.var(0), atol=1e-5, rtol=1e-4)
+
+
+def test_modules_that_work_in_place_leave_the_data_alone(problem):
+    X, y, _ = problem
+    codes = np.array([CODES[label] for label in y])
+    module = nn.Sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(6, 3))
+    options = {"criterion": nn.CrossEntropyLoss, "max_epochs": 3, "verbose": 0, "train_split": None}
+    net = NeuralNetClassifier(module, **options)
+    before = X.copy()
+    clf = QuantizedClassifier(net, weight_bits=None, random_state=0).fit(X, y)
+    clf.predict_proba(X)
+    np.testing.assert_array_equal(X, before)
+    plain = clone(net).fit(X.copy(), codes)
+    np.testing.assert_array_equal(
+        weights_of(clf), np.concatenate([p.detach().numpy().ravel() for p in plain.module_.parameters()])
+    )
+
+
+class Notified(NeuralNetClassifier):
+    heard = []
+
+    def notify(self, method_name, **kwargs):
+        self.heard.append(method_name)
+        return super().notify(method_name, **kwargs)
+
+
+def test_an_overridden_notify_is_called(problem):
+    X, y, _ = problem
+    net = Notified(
+        MLP,
+        module__n_features=6,
+        module__n_classes=3,
+        criterion=nn.CrossEntropyLoss,
+        verbose=0,
+        max_epochs=1,
+    )
+    QuantizedClassifier(net, random_state=0).fit(X, y)
+    assert {"on_batch_begin", "on_epoch_end", "on_train_end"} <= set(Notified.heard)
+
+
+class OwnStep(NeuralNetClassifier):
+    """Computes its loss without get_loss."""
+
+    def train_step_single(self, batch, **fit_params):
+        self._set_training(True)
+        x, y = batch
+        output = self.infer(x)
+        loss = self.criterion_(output, y)
+        loss.backward()
+        return {"loss": loss, "y_pred": output}
+
+
+def test_weights_that_would_have_no_effect_are_refused(problem):
+    X, y, _ = problem
+    net = OwnStep(
+        MLP,
+        module__n_features=6,
+        module__n_classes=3,
+        criterion=nn.CrossEntropyLoss,
+        verbose=0,
+        max_epochs=1,
+    )
+    QuantizedClassifier(net, random_state=0).fit(X, y)
+    with pytest.raises(
+        ValueError, match="sample_weight had no effect: OwnStep computes its loss without get_loss"
+    ):
+        QuantizedClassifier(net, random_state=0).fit(X, y, sample_weight=np.ones(400))
+
+
+def test_predict_nonlinearity(problem):
+    X, y, _ = problem
+    expected = QuantizedClassifier(small(), random_state=0).fit(X, y).predict_proba(X)
+    logits = small(predict_nonlinearity=None)  # the outputs are logits all the same
+    np.testing.assert_array_equal(
+        QuantizedClassifier(logits, random_state=0).fit(X, y).predict_proba(X), expected
+    )
+    cool = small(predict_nonlinearity=_cool)
+    found = QuantizedClassifier(cool, random_state=0).fit(X, y).predict_proba(X)
+    cooled = softmax(np.log(expected) / 2, axis=1)
+    np.testing.assert_allclose(found, cooled, atol=1e-5)
+    with pytest.raises(ModuleOutputError, match="does not return probabilities"):
+        QuantizedClassifier(small(predict_nonlinearity=torch.sin), random_state=0).fit(X, y)
+
+
+def _cool(logits):
+    return torch.softmax(logits / 2, -1)
+
+
+class Rejecting(NeuralNetClassifier):
+    def predict(self, X):
+        return np.full(len(X), -1)
+
+
+def test_an_overridden_predict_must_return_positions(problem):
+    X, y, _ = problem
+    net = Rejecting(
+        MLP,
+        module__n_features=6,
+        module__n_classes=3,
+        criterion=nn.CrossEntropyLoss,
+        verbose=0,
+        max_epochs=1,
+    )
+    clf = QuantizedClassifier(net, random_state=0).fit(X, y)
+    with pytest.raises(
+        ValueError, match=r"predict of Rejecting must return positions .* 0 to 2; got \[-1\]"
+    ):
+        clf.predict(X)
+
+
+def test_fractions_are_not_tokens():
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 11, (60, 7)), rng.integers(0, 3, 60)
+    net = NeuralNetClassifier(
+        ZOO["embedding"][0], criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0
+    )
+    clf = QuantizedClassifier(net, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(clf.predict(X.astype(float)), clf.predict(X))
+    with pytest.raises(ValueError, match="whole numbers: the network starts with an embedding"):
+        clf.predict(X + 0.5)

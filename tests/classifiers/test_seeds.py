@@ -1,13 +1,18 @@
 import random
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from nets import small, weights_of
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_validate
+from skorch import NeuralNetClassifier
+from skorch.dataset import Dataset
+from torch import nn
 
 from skqfair import QuantizedClassifier
+from skqfair.networks import MLP
 
 NET = small(module__dropout=0.2, module__batch_norm=True)
 
@@ -28,8 +33,6 @@ def test_same_seed_same_bits(problem, clf):
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_same_bits_in_workers(problem, clf, backend):
-    import joblib
-
     X, y, _ = problem
     options = {"cv": 4, "return_estimator": True, "error_score": "raise"}
     serial = cross_validate(clf, X, y, **options)
@@ -39,6 +42,32 @@ def test_same_bits_in_workers(problem, clf, backend):
     for one, two in zip(serial["estimator"], parallel["estimator"], strict=True):
         np.testing.assert_array_equal(weights_of(one), weights_of(two))
         np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+class OwnData(Dataset):
+    """Takes a net off the fast path: its predictions run through torch's loader."""
+
+
+def test_predictions_do_not_disturb_trainings_in_other_threads(problem):
+    X, y, _ = problem
+    net = NeuralNetClassifier(
+        MLP,
+        module__n_features=6,
+        module__n_classes=3,
+        module__dropout=0.3,
+        criterion=nn.CrossEntropyLoss,
+        dataset=OwnData,
+        max_epochs=3,
+        verbose=0,
+        iterator_train__shuffle=True,
+    )
+    clf = QuantizedClassifier(net, random_state=0)
+    options = {"cv": 4, "return_estimator": True, "return_train_score": True, "error_score": "raise"}
+    serial = cross_validate(clf, X, y, **options)
+    with joblib.parallel_backend("threading", n_jobs=4):
+        threads = cross_validate(clf, X, y, n_jobs=4, **options)
+    for one, two in zip(serial["estimator"], threads["estimator"], strict=True):
+        np.testing.assert_array_equal(weights_of(one), weights_of(two))
 
 
 def test_global_generators_are_left_as_they_were(problem, clf):

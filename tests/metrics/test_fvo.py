@@ -47,6 +47,8 @@ KINDS = {
     "floats": lambda g: g / 3,
     "booleans": lambda g: g > 1,
     "negative": lambda g: g - 2,
+    "near the end of uint64": lambda g: g.astype(np.uint64) + np.uint64(2**64 - 5),
+    "int8 over its whole range": lambda g: np.array([-128, 127, 0, 5], dtype=np.int8)[g],
     "uint8": lambda g: g.astype(np.uint8),
     "far apart": lambda g: g * 10**12,
     "mixed types": lambda g: np.array([1, "b", True, 2.5], dtype=object)[g],
@@ -70,6 +72,19 @@ def test_any_type_of_group(kind):
         integers = np.where(groups == 2, 0, groups)
     expected = fairness_violation_observed(y, p, sensitive_features=integers)
     assert fairness_violation_observed(y, p, sensitive_features=values) == expected
+
+
+def test_many_columns_do_not_multiply():
+    """The product of 70 columns would be 2^70 groups; only those that are there count."""
+    rng = np.random.default_rng(0)
+    y, p, groups, _ = random_case(4)
+    columns = np.repeat(groups[:, None], 70, axis=1) + 0
+    expected = fairness_violation_observed(y, p, sensitive_features=groups)
+    assert fairness_violation_observed(y, p, sensitive_features=columns) == expected
+    levels = pd.DataFrame(
+        {f"c{i}": pd.Series(rng.permutation(200)).astype("category") for i in range(5)}
+    )
+    assert fairness_violation_observed(y, p, sensitive_features=levels) == 1.0
 
 
 def test_several_columns_are_intersections():
@@ -128,6 +143,16 @@ BAD = {
     "nan": ({"sensitive_features": [1.0, np.nan, np.nan]}, "2 of 3 values"),
     "polars null": ({"sensitive_features": pl.Series(["a", None, "b"])}, "1 of 3 values"),
     "category": ({"sensitive_features": pd.Series(["a", None, "b"], dtype="category")}, "1 of 3"),
+    "nan in a list": ({"sensitive_features": [float("nan"), "a", "b"]}, "1 of 3 values"),
+    "nan in a table": ({"sensitive_features": [["a", float("nan")], ["b", "c"], ["b", "c"]]}, "1 of 3"),
+    "missing label": ({"y_true": [0.0, np.nan, 1.0]}, "y_true has 1 missing labels"),
+    "no prediction": ({"y_pred": np.array([0, None, 1], dtype=object)}, "y_pred has 1 missing labels"),
+    "scores": ({"y_pred": [0.1, 0.7, 0.4]}, "y_pred holds continuous values; take the argmax"),
+    "object kinds": (
+        {"y_true": np.array([0, 1, 1], dtype=object), "y_pred": np.array(["0", "1", "0"], dtype=object)},
+        "y_true holds number labels and y_pred text labels",
+    ),
+    "text weights": ({"sample_weight": ["a", "b", "c"]}, "sample_weight must be numbers"),
     "rank": ({"sensitive_features": np.zeros((3, 1, 1))}, r"shape \(n,\) or \(n, k\)"),
     "no column": ({"sensitive_features": np.zeros((3, 0))}, "no column"),
     "prediction": ({"y_pred": [0, 1]}, "y_pred must have one entry.*expected 3, got 2"),
