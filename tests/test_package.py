@@ -107,3 +107,28 @@ def test_contract():
     )
     signature = str(inspect.signature(skqfair.make_fairness_scorer))
     assert "*, sensitive_features=None, greater_is_better=False, response_method='predict')" in signature
+
+
+@pytest.mark.filterwarnings("ignore::skqfair.exceptions.NoModelWithinLimitsWarning")
+def test_the_readme_runs(tmp_path, monkeypatch, capsys):
+    """Its ten lines, on fewer people."""
+    import pandas as pd
+
+    import skqfair.datasets
+
+    readme = (ROOT.parent / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    adult = skqfair.datasets.load_adult()
+    for name in ("data", "target", "sensitive_features"):
+        assert isinstance(adult[name], pd.DataFrame | pd.Series)
+        adult[name] = adult[name].iloc[:600]
+    monkeypatch.setattr(skqfair.datasets, "load_adult", lambda: adult)
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(skqfair.exceptions.EmptyGroupWarning):
+        exec(code, {"__name__": "readme"})
+    assert "bytes" in capsys.readouterr().out
+
+
+def test_the_benchmark_page_is_there():
+    """Written by make bench, not by hand."""
+    assert "Written by `make bench`" in (ROOT.parent / "docs" / "benchmarks.md").read_text()

@@ -186,7 +186,7 @@ class TensorNetClassifier(_TensorTraining, NeuralNetClassifier):
         sizes = {
             "n_features": prod(shape),
             "in_channels": shape[0] if len(shape) else 1,
-            "n_classes": int(max(y)) + 1,
+            "n_classes": int(torch.as_tensor(y).max()) + 1,
         }
         wanted = inspect.signature(self.module).parameters
         self.sizes_ = {name: size for name, size in sizes.items() if name in wanted}
