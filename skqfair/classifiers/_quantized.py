@@ -14,7 +14,6 @@ from skqfair.quantization import (
     float_size,
     has_batchnorm,
     observe_activations,
-    plain_copy,
     quantized_size,
     reestimate_batchnorm,
 )
@@ -192,7 +191,7 @@ class QuantizedClassifier(NetworkClassifier):
             sensitive_features,
             sample_weight,
             fit_params,
-            before_training=lambda module: scheme.resolve(plain_copy(module)),
+            before_training=scheme.resolve,
         )
         sample = trained.X[self._calibration_rows(trained)]
         statistics = None
@@ -242,7 +241,7 @@ class QuantizedClassifier(NetworkClassifier):
 
 def _observe(trained, sample):
     """Return the statistics of the inputs of all layers on the calibration sample."""
-    module = plain_copy(trained.network.module)
-    with seeded(trained.seed), observe_activations(module) as statistics:
-        trained.network.outputs(sample, module, padded=False)
+    network = trained.network
+    with seeded(trained.seed), observe_activations(network.module) as statistics:
+        network.outputs(sample, padded=False)
     return statistics

@@ -9,7 +9,7 @@ import numpy as np
 from skqfair.quantization._affine import check_bits
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._quantize import GRANULARITIES, check_choice
-from skqfair.quantization._targets import quantizable_weights
+from skqfair.quantization._targets import is_reparametrized, plain_copy, quantizable_weights
 
 __all__ = ["FLOAT_BITS", "QuantizationScheme"]
 
@@ -103,6 +103,7 @@ class QuantizationScheme:
             If the module has no quantizable weight, a pattern matches nothing or decides nothing,
             or a list of bits per channel has another length than the channels.
         """
+        module = plain_copy(module) if is_reparametrized(module) else module
         axes = quantizable_weights(module)
         if not axes:
             raise ValueError(

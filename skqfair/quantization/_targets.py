@@ -8,7 +8,7 @@ from torch.nn.utils import parametrizations, parametrize, remove_spectral_norm, 
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["activation_targets", "plain_copy", "quantizable_weights"]
+__all__ = ["activation_targets", "is_reparametrized", "plain_copy", "quantizable_weights"]
 
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_CONV_TRANSPOSE)
@@ -63,6 +63,26 @@ def activation_targets(module):
         for name, child in module.named_modules()
         if isinstance(child, (nn.Linear, *_CONV, *_RNN))
     }
+
+
+def is_reparametrized(module):
+    """Tell whether a weight of the module is computed from others, as by weight norm.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
+    Returns
+    -------
+    bool
+        True if :func:`plain_copy` would fold something.
+    """
+    return any(
+        parametrize.is_parametrized(child)
+        or any(isinstance(h, (WeightNorm, SpectralNorm)) for h in child._forward_pre_hooks.values())
+        for child in module.modules()
+    )
 
 
 def plain_copy(module):

@@ -19,7 +19,7 @@ from skqfair.quantization import (
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
-@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@pytest.mark.parametrize("bits", range(2, 17))
 @pytest.mark.parametrize("name", ZOO)
 def test_module_computes_with_the_codes(name, bits, granularity):
     module, data = build(name)

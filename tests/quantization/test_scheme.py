@@ -4,6 +4,7 @@ from module_zoo import ZOO, build
 from torch import nn
 
 from skqfair.quantization import QuantizationScheme, plain_copy, quantizable_weights
+from skqfair.quantization._targets import is_reparametrized
 
 
 def net():
@@ -74,8 +75,12 @@ def test_bad_layer_bits():
 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_weight_of_the_zoo_is_found_once(name):
-    module = plain_copy(build(name)[0])
+    original = build(name)[0]
+    module = plain_copy(original)
+    assert is_reparametrized(original) == ("norm" in name)
+    assert not is_reparametrized(module)
     found = quantizable_weights(module)
+    assert list(QuantizationScheme().resolve(original)) == list(found)
     matrices = {
         n for n, p in module.named_parameters() if p.ndim > 1 and not n.endswith(("bias_k", "bias_v"))
     }
