@@ -200,8 +200,10 @@ class _Walk:
                 self.write(name)
                 self.referred(namespace[name])
                 self.names_in(namespace[name], code.co_names)
-        for module in _imported(code, namespace):
-            self.names_in(module, code.co_names)
+        for name in _imports(code):
+            if not _is_library(name):
+                with contextlib.suppress(Exception):
+                    self.names_in(importlib.import_module(name), code.co_names)
 
     def names_in(self, module, names, seen=()):
         """Walk helpers.block of a user's module: which of ``names`` are in it."""
@@ -235,6 +237,7 @@ def _without_numbers(state):
     }
 
 
+@functools.lru_cache(maxsize=4096)
 def _changed(code):
     """Return the names that some code assigns or mutates: counters, logs and the like.
 
@@ -272,12 +275,11 @@ def _containers(code):
     }
 
 
-def _imported(code, namespace):
-    """Return the user's modules that some code imports when it runs."""
-    for step in dis.get_instructions(code):
-        if step.opname == "IMPORT_NAME" and step.argval and not _is_library(step.argval):
-            with contextlib.suppress(Exception):
-                yield importlib.import_module(step.argval)
+@functools.lru_cache(maxsize=4096)
+def _imports(code):
+    """Return the names of the modules that some code imports when it runs."""
+    steps = dis.get_instructions(code)
+    return tuple(step.argval for step in steps if step.opname == "IMPORT_NAME" and step.argval)
 
 
 def _is_library(module_name):
