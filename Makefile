@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the targets make and fill as they need it.
 TORCH ?= torch==2.13.0
 VENV ?= .venv
-PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
             $(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -16,6 +16,13 @@ def small(**options):
     return make_classifier(**options)
 
 
+def skorch_net(kind=NeuralNetClassifier, module=MLP, **options):
+    """A skorch net of any class for the fixture `problem`."""
+    sizes = {"module__n_features": 6, "module__n_classes": 3}
+    options = {"criterion": nn.CrossEntropyLoss, "max_epochs": 1, "verbose": 0, **sizes, **options}
+    return kind(module, **options)
+
+
 class WithSoftmax(nn.Sequential):
     """Returns probabilities, as skorch's default criterion wants."""
 
@@ -52,16 +59,7 @@ class Resized(MLP):
 
 def counting(log):
     """A counting net for the fixture `problem`, and a function that returns the count."""
-    net = CountingNet(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        module__hidden_sizes=(8,),
-        criterion=nn.CrossEntropyLoss,
-        max_epochs=2,
-        verbose=0,
-        log=str(log),
-    )
+    net = skorch_net(CountingNet, module__hidden_sizes=(8,), max_epochs=2, log=str(log))
     return net, lambda: len(log.read_text()) if log.exists() else 0
 
 

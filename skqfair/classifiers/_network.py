@@ -155,7 +155,8 @@ class Network:
         """Return the dtype in which the module takes ``X``: int64 for an Embedding, else its own."""
         module = self.module
         floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
-        dtype = torch.zeros(0, dtype=floats[0]).numpy().dtype if floats else np.dtype(np.float32)
+        wide = floats and floats[0] == torch.float64
+        dtype = np.dtype(np.float64 if wide else np.float32)
         embeds = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in module.modules())
         if embeds and X.dtype.kind in "iub":
             # the first layer decides: one that takes floats fails on integers

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import torch
 from module_zoo import ZOO, build
-from nets import CODES, Resized, Sizes, WithSoftmax, small, weights_of
+from nets import CODES, Resized, Sizes, WithSoftmax, skorch_net, small, weights_of
 from reference import numpy_clip, numpy_codes
 from scipy.special import softmax
 from sklearn.base import clone
@@ -240,14 +240,7 @@ def test_callbacks_that_set_sizes_when_training_begins(problem):
 
 def test_overridden_methods_run_in_training_and_prediction(problem):
     X, y, _ = problem
-    net = Clipped(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        criterion=nn.CrossEntropyLoss,
-        max_epochs=2,
-        verbose=0,
-    )
+    net = skorch_net(Clipped, max_epochs=2)
     clf = QuantizedClassifier(net, activation_bits=8, random_state=0).fit(X * 100, y)
     assert clf.module_.hidden0._forward_pre_hooks
     (hook,) = clf.module_.hidden0._forward_pre_hooks.values()
@@ -262,14 +255,7 @@ class Cooler(Clipped):
 
 def test_overridden_predict_proba(problem):
     X, y, _ = problem
-    net = Cooler(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        criterion=nn.CrossEntropyLoss,
-        verbose=0,
-        max_epochs=1,
-    )
+    net = skorch_net(Cooler)
     clf = QuantizedClassifier(net, random_state=0).fit(X, y)
     np.testing.assert_allclose(clf.predict_proba(X), np.tile([0.2, 0.7, 0.1], (400, 1)), atol=1e-6)
     assert set(clf.predict(X)) == {"low"}
@@ -435,14 +421,7 @@ class Notified(NeuralNetClassifier):
 
 def test_an_overridden_notify_is_called(problem):
     X, y, _ = problem
-    net = Notified(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        criterion=nn.CrossEntropyLoss,
-        verbose=0,
-        max_epochs=1,
-    )
+    net = skorch_net(Notified)
     QuantizedClassifier(net, random_state=0).fit(X, y)
     assert {"on_batch_begin", "on_epoch_end", "on_train_end"} <= set(Notified.heard)
 
@@ -461,14 +440,7 @@ class OwnStep(NeuralNetClassifier):
 
 def test_weights_that_would_have_no_effect_are_refused(problem):
     X, y, _ = problem
-    net = OwnStep(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        criterion=nn.CrossEntropyLoss,
-        verbose=0,
-        max_epochs=1,
-    )
+    net = skorch_net(OwnStep)
     QuantizedClassifier(net, random_state=0).fit(X, y)
     with pytest.raises(
         ValueError, match="sample_weight had no effect: OwnStep computes its loss without get_loss"
@@ -502,14 +474,7 @@ class Rejecting(NeuralNetClassifier):
 
 def test_an_overridden_predict_must_return_positions(problem):
     X, y, _ = problem
-    net = Rejecting(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        criterion=nn.CrossEntropyLoss,
-        verbose=0,
-        max_epochs=1,
-    )
+    net = skorch_net(Rejecting)
     clf = QuantizedClassifier(net, random_state=0).fit(X, y)
     with pytest.raises(
         ValueError, match=r"predict of Rejecting must return positions .* 0 to 2; got \[-1\]"

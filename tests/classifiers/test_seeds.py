@@ -4,15 +4,12 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from nets import small, weights_of
+from nets import skorch_net, small, weights_of
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_validate
-from skorch import NeuralNetClassifier
 from skorch.dataset import Dataset
-from torch import nn
 
 from skqfair import QuantizedClassifier
-from skqfair.networks import MLP
 
 NET = small(module__dropout=0.2, module__batch_norm=True)
 
@@ -50,17 +47,7 @@ class OwnData(Dataset):
 
 def test_predictions_do_not_disturb_trainings_in_other_threads(problem):
     X, y, _ = problem
-    net = NeuralNetClassifier(
-        MLP,
-        module__n_features=6,
-        module__n_classes=3,
-        module__dropout=0.3,
-        criterion=nn.CrossEntropyLoss,
-        dataset=OwnData,
-        max_epochs=3,
-        verbose=0,
-        iterator_train__shuffle=True,
-    )
+    net = skorch_net(module__dropout=0.3, dataset=OwnData, max_epochs=3, iterator_train__shuffle=True)
     clf = QuantizedClassifier(net, random_state=0)
     options = {"cv": 4, "return_estimator": True, "return_train_score": True, "error_score": "raise"}
     serial = cross_validate(clf, X, y, **options)
