@@ -1,6 +1,6 @@
 """Accuracy by group: FVO, reports with intervals, scorers and the choice of a model."""
 
-from skqfair.metrics._change import excess_accuracy_gap, prediction_flip_rate
+from skqfair.metrics._change import change_report, excess_accuracy_gap, prediction_flip_rate
 from skqfair.metrics._fvo import fairness_violation_observed
 from skqfair.metrics._intervals import ChanceBand
 from skqfair.metrics._report import group_report, model_report
@@ -9,6 +9,7 @@ from skqfair.metrics._selection import smallest_within
 
 __all__ = [
     "ChanceBand",
+    "change_report",
     "excess_accuracy_gap",
     "fairness_violation_observed",
     "group_report",

@@ -1,6 +1,7 @@
 """Intervals of group accuracies and of FVO, and the FVO that chance alone would show."""
 
 import itertools
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,15 @@ import pandas as pd
 from scipy.stats import norm
 from sklearn.utils import check_random_state
 
-__all__ = ["ChanceBand", "fvo_chance", "fvo_interval", "wilson_interval"]
+__all__ = [
+    "ChanceBand",
+    "check_confidence",
+    "equal_accuracy_draws",
+    "equal_accuracy_p",
+    "fvo_chance",
+    "fvo_interval",
+    "wilson_interval",
+]
 
 
 class ChanceBand(NamedTuple):
@@ -19,11 +28,18 @@ class ChanceBand(NamedTuple):
     mean : float
         Mean over the draws.
     quantile : float
-        Quantile at the confidence level: an FVO up to here is not distinguishable from equal accuracy.
+        Quantile at the confidence level. An FVO up to here is not by itself evidence of a gap: groups
+        of these sizes show as much when all are served alike. It is no evidence of equality either.
     """
 
     mean: float
     quantile: float
+
+
+def check_confidence(confidence):
+    """Raise if a confidence level is not a number between 0 and 1."""
+    if not isinstance(confidence, numbers.Real) or not 0 < confidence < 1:
+        raise ValueError(f"confidence must be a number between 0 and 1, got {confidence!r}.")
 
 
 def wilson_interval(accuracy, n, level):
@@ -64,16 +80,14 @@ def fvo_interval(low, high):
     return max(0.0, float(low.max() - high.min())), float(high.max() - low.min())
 
 
-def fvo_chance(counts, *, confidence=0.95, n_draws=1000, random_state=None):
-    """Return mean and quantile of FVO when correctness is drawn at the overall accuracy.
+def equal_accuracy_draws(counts, *, n_draws=1000, random_state=None):
+    """Draw the group accuracies that come out when every group has the overall accuracy.
 
     Parameters
     ----------
     counts : GroupCounts
         Group sizes and the overall accuracy. With weights correctness is drawn for each sample; the
         samples of equal group and weight are drawn together, as one binomial.
-    confidence : float
-        The quantile.
     n_draws : int
         Number of draws.
     random_state : int, RandomState or None
@@ -81,27 +95,60 @@ def fvo_chance(counts, *, confidence=0.95, n_draws=1000, random_state=None):
 
     Returns
     -------
-    ChanceBand
+    ndarray of shape (n_draws, G)
+        Accuracies.
     """
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
     n_groups, overall = len(counts.count), float(np.clip(counts.overall_accuracy, 0, 1))
-    if n_groups < 2:
-        return ChanceBand(0.0, 0.0)
     if counts.samples is None:
-        accuracy = rng.binomial(counts.count, overall, (n_draws, n_groups)) / counts.count
-        gaps = np.ptp(accuracy, axis=1)
-    else:
-        cells = pd.DataFrame(dict(zip(("group", "weight"), counts.samples, strict=True)))
-        cells = cells.groupby(["group", "weight"]).size().reset_index(name="size")
-        size, weight = cells["size"].to_numpy(), cells["weight"].to_numpy(np.float32)
-        # the cells are sorted by group: each group is one stretch
-        bounds = np.searchsorted(cells["group"], np.arange(n_groups + 1))
-        gaps = np.empty(n_draws)
-        for i in range(n_draws):
-            drawn = _draw_correct(rng, size, overall) * weight
-            right = [drawn[a:b].sum(dtype=np.float64) for a, b in itertools.pairwise(bounds)]
-            gaps[i] = np.ptp(right / counts.total)
+        return rng.binomial(counts.count, overall, (n_draws, n_groups)) / counts.count
+    cells = pd.DataFrame(dict(zip(("group", "weight"), counts.samples, strict=True)))
+    cells = cells.groupby(["group", "weight"]).size().reset_index(name="size")
+    size, weight = cells["size"].to_numpy(), cells["weight"].to_numpy(np.float32)
+    # the cells are sorted by group: each group is one stretch
+    bounds = np.searchsorted(cells["group"], np.arange(n_groups + 1))
+    right = np.empty((n_draws, n_groups))
+    for row in right:
+        drawn = _draw_correct(rng, size, overall) * weight
+        row[:] = [drawn[a:b].sum(dtype=np.float64) for a, b in itertools.pairwise(bounds)]
+    return right / counts.total
+
+
+def fvo_chance(draws, *, confidence=0.95):
+    """Return mean and quantile of FVO over draws of :func:`equal_accuracy_draws`."""
+    gaps = np.ptp(draws, axis=1)
     return ChanceBand(float(gaps.mean()), float(np.quantile(gaps, confidence)))
+
+
+def equal_accuracy_p(counts, draws):
+    r"""Return the p-value of the hypothesis that all groups have one accuracy.
+
+    The statistic is Pearson's, :math:`\sum_a n_a (\mathrm{acc}_a - \overline{\mathrm{acc}})^2` over
+    :math:`\overline{\mathrm{acc}} (1 - \overline{\mathrm{acc}})`; its distribution is simulated, since
+    groups may be too small for the chi-square one. It sees gaps between large groups that FVO, a
+    maximum, loses in the noise of a small one.
+
+    Parameters
+    ----------
+    counts : GroupCounts
+        What was observed.
+    draws : ndarray of shape (n_draws, G)
+        From :func:`equal_accuracy_draws`.
+
+    Returns
+    -------
+    float
+        (1 + draws at least as large) / (1 + draws).
+    """
+    observed, *drawn = _pearson(np.vstack([counts.accuracy, draws]), counts)
+    return float((1 + np.sum(np.array(drawn) >= observed * (1 - 1e-12))) / (1 + len(draws)))
+
+
+def _pearson(accuracy, counts):
+    overall = accuracy @ counts.total / counts.total.sum()
+    scatter = np.square(accuracy - overall[:, None]) @ counts.effective
+    spread = np.clip(overall, 0, 1) * (1 - np.clip(overall, 0, 1))
+    return np.divide(scatter, spread, out=np.zeros_like(scatter), where=spread > 1e-12)
 
 
 def _draw_correct(rng, size, probability):

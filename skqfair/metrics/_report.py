@@ -1,13 +1,18 @@
 """Tables: accuracy by group, and several models side by side."""
 
-import numbers
-
 import numpy as np
 import pandas as pd
 
-from skqfair.metrics._change import excess_accuracy_gap, prediction_flip_rate
+from skqfair.metrics._change import change_report, prediction_flip_rate
 from skqfair.metrics._counts import count_groups
-from skqfair.metrics._intervals import fvo_chance, fvo_interval, wilson_interval
+from skqfair.metrics._intervals import (
+    check_confidence,
+    equal_accuracy_draws,
+    equal_accuracy_p,
+    fvo_chance,
+    fvo_interval,
+    wilson_interval,
+)
 
 __all__ = ["group_report", "model_report"]
 
@@ -31,15 +36,17 @@ def group_report(
     confidence : float, default=0.95
         Simultaneous confidence level.
     random_state : int, RandomState or None, default=None
-        Seed of the 1,000 draws behind ``fvo_chance``.
+        Seed of the 1,000 draws behind ``fvo_chance`` and ``equal_accuracy_p``.
 
     Returns
     -------
     DataFrame
         Index: the groups, sorted. Columns: ``count``, ``accuracy``, ``accuracy_low``,
         ``accuracy_high``. In ``.attrs``: ``fvo``; ``fvo_interval``, a pair, from the intervals of
-        the groups; ``fvo_chance``, (mean, quantile) of FVO if every group had the overall accuracy:
-        an FVO within it is not distinguishable from equal accuracy; ``confidence``.
+        the groups: a gap is established where it excludes 0; ``fvo_chance``, (mean, quantile) of FVO
+        if every group had the overall accuracy; ``equal_accuracy_p``, the p-value of that hypothesis
+        by a simulated chi-square test, which sees gaps between large groups that a maximum loses in
+        the noise of a small one; ``confidence``.
 
     Raises
     ------
@@ -59,8 +66,7 @@ def group_report(
     >>> report.attrs["fvo"]
     0.5
     """
-    if not isinstance(confidence, numbers.Real) or not 0 < confidence < 1:
-        raise ValueError(f"confidence must be a number between 0 and 1, got {confidence!r}.")
+    check_confidence(confidence)
     counts = count_groups(y_true, y_pred, sensitive_features, sample_weight)
     level = 1 - (1 - confidence) / len(counts.count)
     low, high = wilson_interval(counts.accuracy, counts.effective, level)
@@ -71,10 +77,12 @@ def group_report(
         "accuracy_high": high,
     }
     report = pd.DataFrame(columns, index=counts.index)
+    draws = equal_accuracy_draws(counts, random_state=random_state)
     report.attrs.update(
         fvo=counts.fvo,
         fvo_interval=fvo_interval(low, high),
-        fvo_chance=fvo_chance(counts, confidence=confidence, random_state=random_state),
+        fvo_chance=fvo_chance(draws, confidence=confidence),
+        equal_accuracy_p=equal_accuracy_p(counts, draws),
         confidence=confidence,
     )
     return report
@@ -104,9 +112,11 @@ def model_report(
     -------
     DataFrame
         Columns: ``accuracy`` with its Wilson bounds ``accuracy_low`` and ``accuracy_high``; ``fvo``
-        with ``fvo_low``, ``fvo_high`` and ``fvo_chance`` (the quantile at the confidence level of
-        what chance alone shows); ``worst_group`` and ``worst_accuracy``; against the reference
-        ``flip_rate`` and ``excess_accuracy_gap``.
+        with ``fvo_low``, ``fvo_high``, ``fvo_chance`` (its quantile at the confidence level if all
+        groups were served alike) and ``equal_accuracy_p`` (the test of that), see
+        :func:`group_report`; ``worst_group`` and ``worst_accuracy``; against the reference
+        ``flip_rate``, ``excess_accuracy_gap``, and ``excess_group``, whose gap that is. For intervals
+        of the changes by group see :func:`change_report`.
 
     Raises
     ------
@@ -142,7 +152,8 @@ def model_report(
         n = int(report["count"].sum())
         accuracy = float(report["accuracy"] @ report["count"] / n)
         low, high = wilson_interval(np.array(accuracy), n, confidence)
-        worst = report["accuracy"].idxmin()
+        changes = change_report(y_true, base, y_pred, sensitive_features=sensitive_features)
+        excess = (changes.attrs["change"] - changes["change"]).clip(lower=0)
         rows[name] = {
             "accuracy": accuracy,
             "accuracy_low": float(low),
@@ -151,13 +162,18 @@ def model_report(
             "fvo_low": report.attrs["fvo_interval"][0],
             "fvo_high": report.attrs["fvo_interval"][1],
             "fvo_chance": report.attrs["fvo_chance"].quantile,
-            "worst_group": ", ".join(map(str, worst)) if isinstance(worst, tuple) else worst,
+            "equal_accuracy_p": report.attrs["equal_accuracy_p"],
+            "worst_group": _name(report["accuracy"].idxmin()),
             "worst_accuracy": float(report["accuracy"].min()),
             "flip_rate": prediction_flip_rate(base, y_pred),
-            "excess_accuracy_gap": excess_accuracy_gap(
-                y_true, base, y_pred, sensitive_features=sensitive_features
-            ),
+            "excess_accuracy_gap": float(excess.max()),
+            "excess_group": _name(excess.idxmax()) if excess.any() else "",
         }
-    table = pd.DataFrame(list(rows.values()), index=list(rows))
+    table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype=object))
     table.attrs.update(reference=reference, confidence=confidence)
     return table
+
+
+def _name(group):
+    """Return the name of a group, the parts of an intersection joined by commas."""
+    return ", ".join(map(str, group)) if isinstance(group, tuple) else group

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2_contingency
 
-from skqfair.metrics import group_report
+from skqfair.metrics import change_report, group_report
 from skqfair.metrics._counts import count_groups
-from skqfair.metrics._intervals import fvo_chance, wilson_interval
+from skqfair.metrics._intervals import (
+    equal_accuracy_draws,
+    equal_accuracy_p,
+    fvo_chance,
+    wilson_interval,
+)
 
 
 def test_wilson_equals_scipy():
@@ -63,7 +68,7 @@ def test_chance_band_equals_draws_sample_by_sample(weighting):
     }[weighting]
     y, p = np.ones(420), (rng.random(420) < 0.8).astype(float)
     counts = count_groups(y, p, groups, None if weighting == "none" else weights)
-    found = fvo_chance(counts, random_state=0, n_draws=4000)
+    found = fvo_chance(equal_accuracy_draws(counts, random_state=0, n_draws=4000))
     expected = brute_chance(groups, weights, np.average(p, weights=weights), 4000, rng)
     assert found == pytest.approx(expected, rel=0.06)
 
@@ -75,7 +80,7 @@ def test_chance_of_equal_groups_is_not_exceeded_too_often():
     for i in range(400):
         correct = (rng.random(950) < 0.8).astype(float)
         counts = count_groups(np.ones(950), correct, groups)
-        beyond += counts.fvo > fvo_chance(counts, random_state=i).quantile
+        beyond += counts.fvo > fvo_chance(equal_accuracy_draws(counts, random_state=i)).quantile
     assert 0.02 <= beyond / 400 <= 0.09
 
 
@@ -84,3 +89,57 @@ def test_one_group_has_no_gap():
     assert report.attrs["fvo"] == 0
     assert report.attrs["fvo_interval"] == (0, 0)
     assert report.attrs["fvo_chance"] == (0, 0)
+    assert report.attrs["equal_accuracy_p"] == 1
+
+
+def test_homogeneity_agrees_with_chi_square_where_groups_are_large():
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(3), [4000, 2000, 1500])
+    for truth in ([0.8, 0.8, 0.8], [0.8, 0.82, 0.79], [0.8, 0.81, 0.8]):
+        correct = rng.random(len(groups)) < np.array(truth)[groups]
+        counts = count_groups(np.ones(len(groups)), correct.astype(float), groups)
+        expected = chi2_contingency([counts.correct, counts.count - counts.correct], correction=False)
+        found = equal_accuracy_p(counts, equal_accuracy_draws(counts, n_draws=4000, random_state=0))
+        assert found == pytest.approx(expected.pvalue, abs=0.03)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_homogeneity_rejects_about_as_often_as_it_says(weighted):
+    rng = np.random.default_rng(3)
+    groups, rejected = np.repeat(np.arange(4), [500, 200, 60, 27]), 0
+    for i in range(400):
+        correct = (rng.random(787) < 0.85).astype(float)
+        weight = rng.choice([1.0, 3.0], 787) if weighted else None
+        counts = count_groups(np.ones(787), correct, groups, weight)
+        rejected += (
+            equal_accuracy_p(counts, equal_accuracy_draws(counts, n_draws=200, random_state=i)) <= 0.05
+        )
+    assert 0.02 <= rejected / 400 <= 0.09
+
+
+def test_homogeneity_sees_what_the_maximum_loses_in_a_small_group():
+    """A gap of ten points between two large groups, and one group of 20."""
+    groups = np.repeat(["large", "other", "tiny"], [2000, 1500, 20])
+    correct = np.concatenate([np.arange(2000) < 1800, np.arange(1500) < 1200, np.arange(20) < 17])
+    report = group_report(np.ones(3520), correct, sensitive_features=groups, random_state=0)
+    assert report.attrs["fvo"] < report.attrs["fvo_chance"].quantile
+    assert report.attrs["equal_accuracy_p"] < 0.01
+    assert report.attrs["fvo_interval"][0] > 0
+
+
+def test_coverage_of_the_paired_changes():
+    """Simulated: simultaneous intervals over groups of 800, 60 and 25, 95 % or more."""
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(3), [800, 60, 25])
+    lose, gain = np.array([0.05, 0.1, 0.02]), np.array([0.03, 0.02, 0.05])
+    covered = 0
+    for _ in range(600):
+        u = rng.random(len(groups))
+        lost, gained = u < lose[groups], u > 1 - gain[groups]
+        before, after = ~gained, ~lost
+        report = change_report(
+            np.ones(885), before.astype(float), after.astype(float), sensitive_features=groups
+        )
+        truth = gain - lose
+        covered += bool(((report["change_low"] <= truth) & (truth <= report["change_high"])).all())
+    assert covered / 600 >= 0.95

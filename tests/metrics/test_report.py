@@ -7,6 +7,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 
 from skqfair.metrics import (
+    change_report,
     excess_accuracy_gap,
     fairness_violation_observed,
     group_report,
@@ -71,6 +72,22 @@ def test_changes_by_a_loop():
         assert by_group[g] == pytest.approx(np.mean((P != Q)[groups == g]))
 
 
+def test_change_report_by_a_loop():
+    groups = FRAME["race"].to_numpy()
+    report = change_report(Y, P, Q, sensitive_features=groups)
+    for g in np.unique(groups):
+        m = groups == g
+        row = report.loc[g]
+        assert row["count"] == m.sum()
+        assert row["lost"] == np.sum((P == Y)[m] & (Q != Y)[m])
+        assert row["gained"] == np.sum((P != Y)[m] & (Q == Y)[m])
+        assert row["change"] == pytest.approx(np.mean((Q == Y)[m]) - np.mean((P == Y)[m]))
+        assert row["change_low"] < row["change"] < row["change_high"]
+    assert report.attrs["change"] == pytest.approx(np.mean(Q == Y) - np.mean(P == Y))
+    with pytest.raises(ValueError, match="confidence must be"):
+        change_report(Y, P, Q, sensitive_features=groups, confidence=2)
+
+
 def test_no_change_is_no_gap():
     assert excess_accuracy_gap(Y, P, P, sensitive_features=FRAME) == 0
     assert prediction_flip_rate(P, P) == 0
@@ -92,6 +109,9 @@ def test_model_report_against_its_parts():
     assert row["worst_group"] == ", ".join(report["accuracy"].idxmin())
     assert row["flip_rate"] == np.mean(P != Q)
     assert row["excess_accuracy_gap"] == excess_accuracy_gap(Y, P, Q, sensitive_features=FRAME)
+    changes = change_report(Y, P, Q, sensitive_features=FRAME)
+    assert row["excess_group"] == ", ".join(changes["change"].idxmin())
+    assert row["equal_accuracy_p"] == report.attrs["equal_accuracy_p"]
     assert table.loc["float", "flip_rate"] == 0
     assert model_report(Y, {1: P, 2: Q}, sensitive_features=FRAME, reference=2).loc[2, "flip_rate"] == 0
 
