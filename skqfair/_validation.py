@@ -8,7 +8,15 @@ import pandas as pd
 
 from skqfair.exceptions import EmptyGroupWarning
 
-__all__ = ["Groups", "as_labels", "check_length", "check_weights", "encode_groups", "import_extra"]
+__all__ = [
+    "Groups",
+    "as_labels",
+    "check_aligned",
+    "check_length",
+    "check_weights",
+    "encode_groups",
+    "import_extra",
+]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,18 @@ def check_weights(sample_weight, n_samples):
             "Sample weights must contain at least one non-zero number."
         )
     return weights
+
+
+def check_aligned(reference, features, name, reference_name):
+    """Raise if two pandas objects have the same index in another order: rows go by position here."""
+    one, two = getattr(reference, "index", None), getattr(features, "index", None)
+    if not (isinstance(one, pd.Index) and isinstance(two, pd.Index)) or one.equals(two):
+        return
+    if len(one) == len(two) and one.is_unique and two.is_unique and one.isin(two).all():
+        raise ValueError(
+            f"{name} has the index of {reference_name} in another order, but rows go by position; "
+            f"align it first: {name}.loc[{reference_name}.index]."
+        )
 
 
 def encode_groups(sensitive_features, n_samples, name="sensitive_features"):

@@ -106,7 +106,9 @@ def test_contract():
         "recalibrate_batchnorm=False, memory=None, random_state=None)"
     )
     signature = str(inspect.signature(skqfair.make_fairness_scorer))
-    assert "*, sensitive_features=None, greater_is_better=False, response_method='predict')" in signature
+    assert (
+        "*, sensitive_features=None, greater_is_better=False, response_method='predict', " in signature
+    )
 
 
 @pytest.mark.filterwarnings("ignore::skqfair.exceptions.NoModelWithinLimitsWarning")
@@ -126,7 +128,7 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.warns(skqfair.exceptions.EmptyGroupWarning):
         exec(code, {"__name__": "readme"})
-    assert "bytes" in capsys.readouterr().out
+    assert "'fvo': array(" in capsys.readouterr().out
 
 
 def test_the_benchmark_page_is_there():

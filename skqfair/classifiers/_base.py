@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._validation import Groups, check_weights, encode_groups
+from skqfair._validation import Groups, check_aligned, check_weights, encode_groups
 from skqfair.classifiers._cache import Cache
 from skqfair.classifiers._network import Network
 from skqfair.classifiers._seeding import draw_seed
@@ -77,6 +77,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         ``before_training`` is called with the untrained float module where there is one, so that a
         parameter that does not fit the network is found before the time is spent.
         """
+        check_aligned(X, y, "y", "X")
+        check_aligned(X, sensitive_features, "sensitive_features", "X")
         X, y = self._check_X_y(X, y)
         groups = None if sensitive_features is None else encode_groups(sensitive_features, len(X))
         sample_weight = check_weights(sample_weight, len(X))

@@ -286,7 +286,8 @@ def _check_trained(net):
             "the net inside FrozenEstimator has never been trained (its history is empty); train it "
             "first with net.fit(X, y), or pass the net itself to have it trained here. Weights read "
             "with load_params need their history and classes too: "
-            "net.load_params(f_params=..., f_history=...) on a net made with classes=[...]."
+            "net.load_params(f_params=..., f_history=...) on a net made with classes=[...]. A module "
+            "trained without skorch: make_classifier(module, max_epochs=0), not frozen."
         )
 
 

@@ -1,6 +1,9 @@
 """Accuracy, FVO and size against bit width."""
 
+import numbers
+
 import numpy as np
+import pandas as pd
 
 from skqfair._validation import import_extra
 from skqfair.metrics import model_report
@@ -16,13 +19,14 @@ class BitWidthDisplay:
     Parameters
     ----------
     table : DataFrame
-        One row for each bit width, the index in bits (32 or "float" for the float model), with the
-        columns of :func:`~skqfair.metrics.model_report`; a column ``size`` (bytes) adds a panel.
+        One row for each model, the index its bits (None, "float" or 32 for the float model), or any
+        names, e.g. "W4A8"; with the columns of :func:`~skqfair.metrics.model_report`. A column ``size``
+        (bytes) adds a panel.
 
     Attributes
     ----------
     table_ : DataFrame
-        The table, from the widest to the narrowest.
+        The table, from the widest to the narrowest; in the given order if the index is not all bits.
     figure_ : matplotlib Figure
         After :meth:`plot`.
     axes_ : ndarray of matplotlib Axes
@@ -34,7 +38,7 @@ class BitWidthDisplay:
     >>> display = BitWidthDisplay.from_predictions(
     ...     [0, 1, 1, 0], {32: [0, 1, 1, 0], 2: [0, 1, 0, 0]},
     ...     sensitive_features=["a", "a", "b", "b"], sizes={32: 400, 2: 40}, random_state=0)
-    >>> [ax.get_ylabel() for ax in display.plot().axes_]
+    >>> [ax.get_ylabel() for ax in display.axes_]
     ['accuracy', 'FVO', 'size (kB)']
     """
 
@@ -46,8 +50,11 @@ class BitWidthDisplay:
             raise ValueError(
                 f"table lacks the columns {sorted(missing)}; make it with skqfair.metrics.model_report."
             )
-        bits = [32 if name in ("float", None) else int(name) for name in table.index]
-        self.table_ = table.set_axis(bits).sort_index(ascending=False)
+        bits = [_bits(name) for name in table.index]
+        order = np.arange(len(bits))
+        if None not in bits:
+            order = np.argsort([-b for b in bits], kind="stable")
+        self.table_ = table.iloc[order]
         self.figure_ = self.axes_ = None
 
     @classmethod
@@ -61,8 +68,9 @@ class BitWidthDisplay:
         reference=None,
         confidence=0.95,
         random_state=None,
+        axes=None,
     ):
-        """Make the display from the predictions of each bit width on the same samples.
+        """Make and plot the display from the predictions of each bit width on the same samples.
 
         Parameters
         ----------
@@ -76,11 +84,17 @@ class BitWidthDisplay:
             Bits to bytes.
         reference, confidence, random_state
             See :func:`skqfair.metrics.model_report`.
+        axes : sequence of matplotlib Axes, optional
+            Where to draw.
 
         Returns
         -------
         BitWidthDisplay
+            Plotted.
         """
+        missing = [name for name in predictions if sizes is not None and name not in sizes]
+        if missing:
+            raise ValueError(f"sizes lacks the bytes of {missing}; give those of every model.")
         table = model_report(
             y_true,
             predictions,
@@ -91,7 +105,58 @@ class BitWidthDisplay:
         )
         if sizes is not None:
             table["size"] = [sizes[name] for name in predictions]
-        return cls(table)
+        return cls(table).plot(axes)
+
+    @classmethod
+    def from_cv_results(
+        cls, cv_results, *, param="weight_bits", accuracy="accuracy", fvo="fvo", size="size", axes=None
+    ):
+        """Make and plot the display from the results of a search over bit widths.
+
+        Points are means over the folds, whiskers reach from the lowest fold to the highest. Where the
+        search also varied something else, the most accurate candidate of each width is shown.
+
+        Parameters
+        ----------
+        cv_results : dict
+            ``search.cv_results_``.
+        param : str, default="weight_bits"
+            Parameter with the bits, with or without the names of its steps.
+        accuracy, fvo, size : str
+            Names of the scorers in ``scoring``; ``size`` is optional.
+        axes : sequence of matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        BitWidthDisplay
+            Plotted.
+
+        Raises
+        ------
+        ValueError
+            If the results have no such parameter or scorer.
+        """
+        names = [key for key in cv_results if key == f"param_{param}" or key.endswith(f"__{param}")]
+        needed = [f"mean_test_{name}" for name in (accuracy, fvo)]
+        if len(names) != 1 or not all(key in cv_results for key in needed):
+            raise ValueError(
+                f"cv_results must have one parameter {param!r} and scorers {accuracy!r}, {fvo!r}; "
+                f"it has {sorted(k for k in cv_results if k.startswith(('param_', 'mean_test_')))}."
+            )
+        bits = list(cv_results[names[0]])
+        mean = np.asarray(cv_results[needed[0]])
+        rows = {}
+        for i in np.argsort(mean, kind="stable"):  # the most accurate of a width comes last and stays
+            folds = {name: _folds(cv_results, name, i) for name in (accuracy, fvo)}
+            rows[bits[i]] = {
+                **_spread("accuracy", folds[accuracy]),
+                **_spread("fvo", -folds[fvo]),
+            }
+            if f"mean_test_{size}" in cv_results:
+                rows[bits[i]]["size"] = -cv_results[f"mean_test_{size}"][i]
+        index = pd.Index(list(rows), dtype=object)
+        return cls(pd.DataFrame(list(rows.values()), index=index)).plot(axes)
 
     def plot(self, axes=None):
         """Draw one panel for accuracy, one for FVO and, where known, one for size.
@@ -125,7 +190,7 @@ class BitWidthDisplay:
         positions = np.arange(len(self.table_))
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax, positions)
-            labels = ["float" if bits == 32 else str(bits) for bits in self.table_.index]
+            labels = ["float" if _bits(name) == 32 else str(name) for name in self.table_.index]
             ax.set_xticks(positions, labels)
             ax.set_xlabel("weight bits")
             ax.spines[["top", "right"]].set_visible(False)
@@ -138,14 +203,22 @@ class BitWidthDisplay:
             ax, x, table["accuracy"], table["accuracy_low"], table["accuracy_high"], "C0", "all samples"
         )
         if "worst_accuracy" in table:
-            ax.plot(x, table["worst_accuracy"], "v:", color="C3", ms=5, label="worst group")
+            ax.plot(x, table["worst_accuracy"], "v:", color="C1", ms=5, label="worst group")
             ax.legend(frameon=False, fontsize="small")
         ax.set_ylabel("accuracy")
 
     def _fvo(self, ax, x):
         table = self.table_
         if "fvo_chance" in table:
-            ax.fill_between(x, 0, table["fvo_chance"], fc="0.88", ec="0.6", label="within chance")
+            confidence = table.attrs.get("confidence", 0.95)
+            ax.fill_between(
+                x,
+                0,
+                table["fvo_chance"],
+                fc="0.88",
+                ec="0.6",
+                label=f"{confidence:.0%} range at equal accuracy",
+            )
         _points(ax, x, table["fvo"], table["fvo_low"], table["fvo_high"], "C3", "observed")
         ax.set_ylim(0, 1.2 * float(table["fvo_high"].max()) or 1)
         ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=2)
@@ -154,8 +227,25 @@ class BitWidthDisplay:
     def _size(self, ax, x):
         kilobytes = self.table_["size"] / 1000
         bars = ax.bar(x, kilobytes, color="0.6", width=0.6)
-        ax.bar_label(bars, fmt="%.3g", fontsize="small")
+        ax.bar_label(bars, fmt="%.1f", fontsize="small")
         ax.set_ylabel("size (kB)")
+
+
+def _bits(name):
+    """Return the bits that a name of a model stands for, or None."""
+    if name is None or name == "float" or (isinstance(name, float) and np.isnan(name)):
+        return 32
+    return int(name) if isinstance(name, numbers.Integral) or str(name).isdigit() else None
+
+
+def _folds(cv_results, name, candidate):
+    """Return the test scores of one candidate, one for each fold."""
+    keys = [key for key in cv_results if key.startswith("split") and key.endswith(f"_test_{name}")]
+    return np.array([cv_results[key][candidate] for key in keys])
+
+
+def _spread(name, values):
+    return {name: values.mean(), f"{name}_low": values.min(), f"{name}_high": values.max()}
 
 
 def _points(ax, x, value, low, high, color, label):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from skqfair._validation import encode_groups
+from skqfair._validation import check_aligned, encode_groups
 from skqfair.metrics._counts import correct_predictions
 from skqfair.metrics._intervals import check_confidence
 
@@ -60,6 +60,7 @@ def change_report(y_true, y_pred_float, y_pred_quantized, *, sensitive_features,
     check_confidence(confidence)
     before = correct_predictions(y_true, y_pred_float, ("y_true", "y_pred_float"))
     after = correct_predictions(y_true, y_pred_quantized, ("y_true", "y_pred_quantized"))
+    check_aligned(y_true, sensitive_features, "sensitive_features", "y_true")
     groups = encode_groups(sensitive_features, len(before))
     n_groups = len(groups.index)
     count = np.bincount(groups.codes, minlength=n_groups)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import as_labels, check_length, check_weights, encode_groups
+from skqfair._validation import as_labels, check_aligned, check_length, check_weights, encode_groups
 from skqfair.exceptions import EmptyGroupWarning
 
 __all__ = ["GroupCounts", "correct_predictions", "count_groups"]
@@ -99,6 +99,8 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     correct = correct_predictions(y_true, y_pred)
     if sensitive_features is None:
         raise ValueError("sensitive_features must be given: one group label for each sample.")
+    for labels, name in ((y_true, "y_true"), (y_pred, "y_pred")):
+        check_aligned(labels, sensitive_features, "sensitive_features", name)
     groups = encode_groups(sensitive_features, len(correct))
     weights = check_weights(sample_weight, len(correct))
     n_groups = len(groups.index)

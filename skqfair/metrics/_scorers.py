@@ -22,6 +22,7 @@ def make_fairness_scorer(
     sensitive_features=None,
     greater_is_better=False,
     response_method="predict",
+    pos_label=None,
 ):
     """Make a scorer of a fairness metric.
 
@@ -34,13 +35,17 @@ def make_fairness_scorer(
 
         - a column name or list of names: these columns of the frame ``X`` that is scored. The
           estimator gets them too; put it in a pipeline that drops them if it must not;
-        - a Series or frame whose unique index covers that of every ``X``;
+        - a pandas Series or frame whose unique index covers that of every ``X`` (do not reset the index
+          of ``X``: its rows would be taken for others);
         - None: metadata routed by scikit-learn. Needs
           ``sklearn.set_config(enable_metadata_routing=True)``; the request is set.
     greater_is_better : bool, default=False
         False negates the metric: the score is minus FVO, so that a search minimises it.
     response_method : str, default="predict"
         Method of the estimator that gives ``y_pred``.
+    pos_label : object, default=None
+        With a label, the metric gets 1 where ``y_true`` and ``y_pred`` have it and 0 elsewhere:
+        fairlearn's metrics of rates (``demographic_parity_difference`` ...) count the label 1.
 
     Returns
     -------
@@ -76,6 +81,7 @@ def make_fairness_scorer(
     if not callable(metric):
         raise ValueError(f"metric must be callable, got {metric!r}.")
     options = {"greater_is_better": greater_is_better, "response_method": response_method}
+    metric = _GroupMetric(metric, pos_label)
     if sensitive_features is not None:
         return _GroupScorer(metric, sensitive_features, options)
     if not sklearn.get_config()["enable_metadata_routing"]:
@@ -86,6 +92,47 @@ def make_fairness_scorer(
             "sklearn.set_config(enable_metadata_routing=True) first."
         )
     return make_scorer(metric, **options).set_score_request(sensitive_features=True)
+
+
+class _GroupMetric:
+    """A metric with checks of what it gets, and labels as 0 and 1 if asked for."""
+
+    def __init__(self, metric, pos_label):
+        self.metric, self.pos_label = metric, pos_label
+        self.__name__ = getattr(metric, "__name__", repr(metric))
+
+    def __call__(self, y_true, y_pred, *, sensitive_features=None):
+        if sensitive_features is None:
+            raise ValueError(
+                "sensitive_features did not reach the scorer; pass them to the fit of the search, "
+                "search.fit(X, y, sensitive_features=...), or to cross_validate as params."
+            )
+        if self.pos_label is not None:
+            y_true, y_pred = (np.asarray(labels) == self.pos_label for labels in (y_true, y_pred))
+            y_true, y_pred = y_true.astype(int), y_pred.astype(int)
+        elif _counts_ones(self.metric) and np.asarray(y_true).dtype.kind not in "iufb":
+            labels = np.unique(np.asarray(y_true, dtype=object).astype(str))[:5].tolist()
+            raise ValueError(
+                f"{self.__name__} counts the label 1, but the labels are {labels}; pass "
+                "pos_label=... to make_fairness_scorer."
+            )
+        return self.metric(y_true, y_pred, sensitive_features=sensitive_features)
+
+    def __repr__(self):
+        return self.__name__
+
+
+def _counts_ones(metric):
+    """Whether a metric is one of fairlearn's that count the label 1."""
+    rates = (
+        "demographic_parity",
+        "equalized_odds",
+        "equal_opportunity",
+        "selection_rate",
+        "positive_rate",
+    )
+    name = getattr(metric, "__name__", "")
+    return getattr(metric, "__module__", "").startswith("fairlearn") and any(r in name for r in rates)
 
 
 class _GroupScorer:
@@ -102,8 +149,9 @@ class _GroupScorer:
         elif not _is_names(sensitive_features):
             raise ValueError(
                 "sensitive_features must be a column name, a list of names, a pandas Series or "
-                f"frame, or None; got {type(sensitive_features).__name__}. Arrays cannot be matched "
-                "to the rows of a fold: use pd.Series(values, index=X.index)."
+                f"frame, or None; got {type(sensitive_features).__module__}."
+                f"{type(sensitive_features).__qualname__}. Without an index it cannot be matched to the "
+                "rows of a fold: name columns of X, or use pd.Series(values, index=X.index)."
             )
 
     def __call__(self, estimator, X, y):
@@ -118,8 +166,7 @@ class _GroupScorer:
         elif isinstance(names, pd.DataFrame):
             names = list(names.columns)
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
-        metric = getattr(self.metric, "__name__", repr(self.metric))
-        return f"make_fairness_scorer({metric}, sensitive_features={names!r}, {options})"
+        return f"make_fairness_scorer({self.metric}, sensitive_features={names!r}, {options})"
 
     def _groups(self, X):
         if _is_names(self.sensitive_features):
@@ -128,7 +175,8 @@ class _GroupScorer:
         if not isinstance(index, pd.Index):
             raise ValueError(
                 "sensitive_features is a Series, so X must be a pandas frame with the same index; "
-                f"got {type(X).__name__}. Pass X as a frame, or name a column of X."
+                f"got {type(X).__name__}. Pass X as a frame; for images and other arrays route the "
+                "groups as metadata: sklearn.set_config(enable_metadata_routing=True)."
             )
         missing = ~index.isin(features.index)
         if missing.any():

@@ -69,6 +69,7 @@ class _SmallestWithin:
         accuracy = self._mean(cv_results, self.accuracy, "'accuracy'")
         usable = np.isfinite(size) & np.isfinite(accuracy)
         excess = np.full(len(size), -np.inf)
+        fvo = None
         if self.fvo is not None:
             fvo = -self._mean(cv_results, self.fvo_score, "make_fairness_scorer(...)")
             usable &= np.isfinite(fvo)
@@ -77,8 +78,9 @@ class _SmallestWithin:
             raise ValueError(
                 "every candidate has a nan score; run the search with error_score='raise' to see why."
             )
+        drop = accuracy[usable].max() - accuracy
         if self.accuracy_drop is not None:
-            excess = np.maximum(excess, accuracy[usable].max() - accuracy - self.accuracy_drop)
+            excess = np.maximum(excess, drop - self.accuracy_drop)
         candidates = np.flatnonzero(usable)
         within = candidates[excess[candidates] <= 1e-12]
         if len(within):
@@ -86,8 +88,9 @@ class _SmallestWithin:
         best = int(candidates[np.argmin(excess[candidates])])
         warnings.warn(
             f"no candidate is within the limits of {self!r}; taking the closest, candidate {best} "
-            f"({_describe(cv_results, best)}), which exceeds a limit by {excess[best]:.3g}. "
-            "Loosen the limits or widen the grid.",
+            f"({_describe(cv_results, best)}): its accuracy is {drop[best]:.4g} below the best"
+            + (f", its FVO {fvo[best]:.4g}" if fvo is not None else "")
+            + ". Loosen the limits or widen the grid.",
             NoModelWithinLimitsWarning,
             stacklevel=2,
         )

@@ -299,6 +299,16 @@ def make_classifier(
     TensorNetClassifier
         Not trained.
 
+    Raises
+    ------
+    TypeError
+        If ``module`` is no module.
+
+    Notes
+    -----
+    For a module that was trained without skorch, pass the instance and ``max_epochs=0``: it keeps its
+    weights, and is only quantized.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -310,6 +320,11 @@ def make_classifier(
     >>> clf.module_.hidden0
     Linear(in_features=4, out_features=16, bias=True)
     """
+    if not callable(module):
+        raise TypeError(
+            f"module must be a torch module (class or instance), got {module!r}; the package has "
+            "skqfair.networks.MLP and ConvNet."
+        )
     return TensorNetClassifier(
         module,
         criterion=criterion,

@@ -45,6 +45,14 @@ FIT = {
         "sensitive_features: 4 of 400 values .* missing.*fillna",
     ),
     "weights": (lambda X, y: {"sample_weight": -np.ones(400)}, "sample_weight must be finite and >= 0"),
+    "shuffled groups": (
+        lambda X, y: {"X": pd.DataFrame(X), "sensitive_features": pd.Series(y).iloc[::-1]},
+        "sensitive_features has the index of X in another order",
+    ),
+    "shuffled labels": (
+        lambda X, y: {"X": pd.DataFrame(X), "y": pd.Series(y).iloc[::-1]},
+        "y has the index of X in another order",
+    ),
     "fit params": (lambda X, y: {"costs": np.ones(400)}, "fit parameter costs.*put such data into X"),
 }
 

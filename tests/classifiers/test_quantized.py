@@ -326,6 +326,20 @@ def test_frozen_networks_are_not_trained(problem):
     assert clf.predict(X).dtype == codes.dtype
 
 
+def test_modules_trained_without_skorch(problem):
+    """Zero epochs keep the weights of an instance."""
+    X, y, _ = problem
+    torch.manual_seed(0)
+    module = MLP(6, 3, hidden_sizes=(8,))
+    before = copy.deepcopy(module.state_dict())
+    clf = QuantizedClassifier(make_classifier(module, max_epochs=0), weight_bits=None, random_state=0)
+    clf.fit(X, y)
+    with torch.no_grad():
+        np.testing.assert_allclose(clf.decision_function(X), module(torch.as_tensor(X)), atol=1e-5)
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
 def test_frozen_networks_with_labels_of_their_own(problem):
     X, y, _ = problem
     codes = np.array([CODES[label] for label in y])

@@ -112,6 +112,15 @@ def test_hash_collisions_of_strings_cannot_merge_groups(monkeypatch):
     assert fairness_violation_observed(y, p, sensitive_features=words[groups]) == expected
 
 
+def test_misaligned_series_are_an_error_not_a_number():
+    y = pd.Series([0, 1, 1, 0], index=list("abcd"))
+    groups = pd.Series(["u", "u", "v", "v"], index=list("abcd"))
+    assert fairness_violation_observed(y, y.to_numpy(), sensitive_features=groups) == 0
+    assert fairness_violation_observed(y, y, sensitive_features=groups.reset_index(drop=True)) == 0
+    with pytest.raises(ValueError, match=r"the index of y_true in another order.*loc\[y_true\.index\]"):
+        fairness_violation_observed(y, y.to_numpy(), sensitive_features=groups.loc[list("dcba")])
+
+
 def test_fewer_than_two_groups_give_zero():
     assert fairness_violation_observed([0, 1], [1, 1], sensitive_features=["a", "a"]) == 0
 

@@ -69,6 +69,31 @@ def test_any_fairlearn_metric_sign_and_response(data):
     assert scorer(model, X, y) == np.ptp(model.predict_proba(X)[:, 1])
 
 
+def test_metrics_that_count_ones_need_the_label(data):
+    X, y, model = data
+    words = np.array(["<=50K", ">50K"])[y]
+    model = clone(model).fit(X, words)
+    expected = demographic_parity_difference(
+        y, (model.predict(X) == ">50K").astype(int), sensitive_features=X["group"]
+    )
+    scorer = make_fairness_scorer(
+        demographic_parity_difference, sensitive_features="group", pos_label=">50K"
+    )
+    assert scorer(model, X, words) == -expected != 0
+    scorer = make_fairness_scorer(demographic_parity_difference, sensitive_features="group")
+    with pytest.raises(ValueError, match=r"counts the label 1, but the labels are \['<=50K', '>50K'\]"):
+        scorer(model, X, words)
+
+
+def test_groups_that_were_not_routed(data):
+    X, y, model = data
+    with (
+        sklearn.config_context(enable_metadata_routing=True),
+        pytest.raises(ValueError, match=r"did not reach the scorer; pass them to the fit of the search"),
+    ):
+        make_fairness_scorer()(model, X, y)
+
+
 def test_in_a_search_with_workers(data):
     X, y, model = data
     search = GridSearchCV(
@@ -144,8 +169,10 @@ def test_bad_input(data):
         make_fairness_scorer(sensitive_features=X["group"].iloc[3:])(model, X, y)
     with pytest.raises(ValueError, match="X must be a pandas frame with the same index"):
         make_fairness_scorer(sensitive_features=X["group"])(model, X.to_numpy(), y)
-    with pytest.raises(ValueError, match=r"got ndarray.*pd\.Series"):
+    with pytest.raises(ValueError, match=r"got numpy\.ndarray.*pd\.Series"):
         make_fairness_scorer(sensitive_features=X["group"].to_numpy())
+    with pytest.raises(ValueError, match=r"got polars.*Without an index .* name columns of X"):
+        make_fairness_scorer(sensitive_features=pl.Series(["a", "b"]))
     with pytest.raises(ValueError, match="metric must be callable"):
         make_fairness_scorer("fvo", sensitive_features="group")
 

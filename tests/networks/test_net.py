@@ -208,5 +208,7 @@ def test_sizes_are_found_at_fit():
     images = make_classifier(ConvNet, max_epochs=1, module__widths=(4,))
     images.fit(RNG.random((20, 2, 5, 5)).astype(np.float32), np.arange(20) % 2)
     assert images.module_.stem[0].in_channels == 2
+    with pytest.raises(TypeError, match="module must be a torch module"):
+        make_classifier("convnet")
     instance = make_classifier(MLP(6, 2), max_epochs=1).fit(X, Y)
     assert instance.module_.hidden0.out_features == 128
