@@ -175,8 +175,8 @@ def _intersections(encoded, columns, name):
     """Return the groups that several columns form together, in sorted order."""
     codes = np.zeros(len(encoded[0][1]), dtype=np.int64)
     for _, column, uniques in encoded:  # renumbered at each column: the product may be huge
-        _, codes = np.unique(codes * len(uniques) + column, return_inverse=True)
-    first = np.unique(codes, return_index=True)[1]
+        codes, _ = pd.factorize(codes * len(uniques) + column, sort=True)
+    first = _first_positions(codes)
     names = [label for label, _, _ in encoded]
     found = pd.MultiIndex.from_arrays(
         [uniques[column[first]] for _, column, uniques in encoded], names=names
@@ -270,8 +270,7 @@ def _factorize_fixed_width(values):
     words = values.view(f"u{width}").reshape(len(values), -1)
     odd = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
     codes, _ = pd.factorize(words @ odd)
-    first = np.full(codes.max() + 1, -1)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    first = _first_positions(codes)
     representatives = words[first]
     for start in range(0, len(codes), 8192):  # in blocks that stay in the cache
         block = slice(start, start + 8192)
@@ -282,6 +281,13 @@ def _factorize_fixed_width(values):
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return rank[codes], pd.Index(uniques[order].astype(object))
+
+
+def _first_positions(codes):
+    """Return where each code, 0 to the largest, comes first."""
+    first = np.empty(codes.max() + 1, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first
 
 
 def _drop_unused(codes, n_groups):

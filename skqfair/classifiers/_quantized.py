@@ -165,7 +165,7 @@ class QuantizedClassifier(NetworkClassifier):
         sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
             Group of each sample, to balance the calibration sample.
         sample_weight : array-like of shape (n,), optional
-            Weights of the losses in training; only their ratios count.
+            Weights of the losses in training; only their ratios count. Unused where the net is frozen.
         **fit_params
             Handed to the fit of the net, the same for every batch.
 

@@ -3,12 +3,8 @@
 from skqfair.networks._batches import BatchLoader, TensorData
 from skqfair.networks._convnet import ConvNet
 from skqfair.networks._mlp import MLP
-from skqfair.networks._net import (
-    TensorNetClassifier,
-    make_classifier,
-    prediction_view,
-    tensor_training,
-)
+from skqfair.networks._net import TensorNetClassifier, make_classifier
+from skqfair.networks._training import prediction_view, tensor_training
 
 __all__ = [
     "MLP",

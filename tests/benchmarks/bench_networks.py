@@ -59,7 +59,7 @@ def tables():
                 "wrapped": lambda c=wrapped: c.fit(X, Y),
                 "skorch": lambda n=plain: n.fit(X, Y),
             },
-            9,
+            15,
         )
         module = hand_epoch(hidden)
         predict = interleaved(
@@ -68,7 +68,7 @@ def tables():
                 "ours": lambda c=wrapped: c.predict_proba(X),
                 "skorch": lambda n=plain: n.predict_proba(X),
             },
-            15,
+            25,
         )
         rows = [
             ("epoch, `make_classifier()`", train, "ours", "1.10"),
@@ -86,9 +86,9 @@ def tables():
             [
                 Row(
                     f"{what} / by hand",
-                    f"{times[name] / times['hand']:.2f}",
+                    f"{times.ratio(name, 'hand'):.2f}",
                     f"<= {target}" if target else "",
-                    f"plain skorch {times['skorch'] / times['hand']:.2f}",
+                    f"plain skorch {times.ratio('skorch', 'hand'):.2f}",
                 )
                 for what, times, name, target in rows
             ],

@@ -1,4 +1,4 @@
-"""Interleaved timing: every contender in turn, many rounds, medians; so that noise hits all alike."""
+"""Interleaved timing: every contender in every round, medians of ratios within a round."""
 
 import gc
 import statistics
@@ -20,14 +20,26 @@ class Row:
     peers: str = ""
 
 
+class Times(dict):
+    """Seconds of each contender, round by round."""
+
+    def median(self, name):
+        """Median seconds."""
+        return statistics.median(self[name])
+
+    def ratio(self, name, base):
+        """Median over the rounds of the ratio within a round: what slows a round slows both."""
+        return statistics.median(a / b for a, b in zip(self[name], self[base], strict=True))
+
+
 def interleaved(contenders, rounds):
-    """Median seconds of each contender, called in turn ``rounds`` times after one warm-up."""
-    times = {name: [] for name in contenders}
+    """Time each contender once a round, in an order that moves on each round, after a warm-up."""
+    names, times = list(contenders), Times({name: [] for name in contenders})
     for i in range(rounds + 1):
-        for name, call in contenders.items():
+        for name in names[i % len(names) :] + names[: i % len(names)]:
             gc.collect()
             start = time.perf_counter()
-            call()
+            contenders[name]()
             if i:
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times

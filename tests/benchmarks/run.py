@@ -9,9 +9,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
+# ruff: noqa: E501
 HEAD = """# Benchmarks
 
-Written by `make bench`. Ratios of medians, measured interleaved in one run on one thread; times in
+Written by `make bench`. Interleaved in one run on one thread: medians of the ratio within a round. Times in
 milliseconds say something about this machine only ({processor}, torch {torch}).
 """
 
