@@ -127,6 +127,4 @@ def test_bits_per_channel():
     expected = numpy_codes(weight, quantized.scale.numpy(), bits[:, None])
     np.testing.assert_array_equal(quantized.codes.numpy(), expected)
     for row, b in zip(quantized.codes, bits, strict=True):
-        alone, _ = quantize(weight[len(row) * 0 : 1] * 0 + row.float(), int(b), calibration="minmax")
         assert len(row.unique()) <= 2**b
-        assert alone.shape == (1, 100)
