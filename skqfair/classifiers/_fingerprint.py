@@ -246,17 +246,14 @@ def _changed(code):
     """
     changed, before = set(), None
     for step in dis.get_instructions(code):
-        on_instance = (
-            before is not None
-            and before.opname == "LOAD_FAST"
-            and before.argval == code.co_varnames[0]
-            and before.argval != "cls"
-        )
+        loaded = before.argval if before and before.opname.startswith("LOAD_FAST") else ()
+        loaded = loaded[-1:] if isinstance(loaded, tuple) else (loaded,)  # newer Pythons load in pairs
+        on_instance = loaded == code.co_varnames[:1] != ("cls",)
         if step.opname in ("STORE_GLOBAL", "STORE_DEREF") or (
             step.opname == "STORE_ATTR" and not on_instance
         ):
             changed.add(step.argval)
-        elif step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _MUTATORS:
+        elif step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _MUTATORS and before:
             changed.add(before.argval)
         elif step.opname == "STORE_SUBSCR":
             changed |= _containers(code)

@@ -43,13 +43,20 @@ class TensorTraining:
 
     def _listening(self, method_name):
         """Return the callbacks that do something at this point."""
-        nothing = getattr(Callback, method_name, None)
-        callbacks = (callback for _, callback in self.callbacks_)
-        return [c for c in callbacks if getattr(type(c), method_name, None) is not nothing]
+        kept = self.__dict__.get("kept_", {})
+        key = method_name, id(self.callbacks_), len(self.callbacks_)
+        if key not in kept:
+            nothing = getattr(Callback, method_name, None)
+            callbacks = (callback for _, callback in self.callbacks_)
+            kept[key] = [c for c in callbacks if getattr(type(c), method_name, None) is not nothing]
+        return kept[key]
 
     def train_step(self, batch, **fit_params):
         """Take one optimization step, without skorch's closure where the optimizer needs none."""
-        if not self._steps_as_skorch():
+        kept, key = self.__dict__.get("kept_", {}), type(self.optimizer_)
+        if key not in kept:
+            kept[key] = self._steps_as_skorch()
+        if not kept[key]:
             return super().train_step(batch, **fit_params)
         self.optimizer_.zero_grad()
         step = self.train_step_single(batch, **fit_params)
@@ -177,6 +184,7 @@ def tensor_training(net, sample_weight=None):
     net.__class__ = _extended(own)
     if before == _DEFAULTS:
         net.__dict__.update(_OURS)
+    net.__dict__["kept_"] = {}  # what is found out once in a training
     if sample_weight is not None:
         weights = torch.as_tensor(sample_weight, dtype=torch.float64)
         net.__dict__["sample_weight_"] = (weights / weights.mean()).float()
@@ -193,6 +201,7 @@ def tensor_training(net, sample_weight=None):
         if sample_weight is not None:
             net.__dict__.pop("sample_weight_", None)
             net.__dict__.pop("sample_weight_used_", None)
+        net.__dict__.pop("kept_", None)
         net.__dict__.update(before)
         net.__class__ = own
 
