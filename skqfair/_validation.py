@@ -34,13 +34,6 @@ class Groups:
     codes: np.ndarray
     index: pd.Index
 
-    @property
-    def names(self):
-        """Names as short strings, the parts of an intersection joined by commas."""
-        if isinstance(self.index, pd.MultiIndex):
-            return [", ".join(map(str, parts)) for parts in self.index]
-        return [str(name) for name in self.index]
-
 
 def import_extra(module, extra):
     """Import an optional module, or raise an error that names the extra to install."""
