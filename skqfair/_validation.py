@@ -13,6 +13,7 @@ __all__ = [
     "as_labels",
     "check_aligned",
     "check_length",
+    "check_no_missing",
     "check_weights",
     "encode_groups",
     "import_extra",
@@ -78,6 +79,12 @@ def as_labels(values, name):
     if not len(array):
         raise ValueError(f"{name} is empty; at least one sample is needed.")
     return array
+
+
+def check_no_missing(labels, name):
+    """Raise if an array of labels has missing values."""
+    if labels.dtype.kind in "OfM" and (missing := int(pd.isna(labels).sum())):
+        raise ValueError(f"{name} has {missing} missing labels (None or NaN); drop these samples.")
 
 
 def check_weights(sample_weight, n_samples):

@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
@@ -12,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._validation import Groups, check_aligned, check_weights, encode_groups
+from skqfair._validation import Groups, check_aligned, check_no_missing, check_weights, encode_groups
 from skqfair.classifiers._cache import Cache
 from skqfair.classifiers._network import Network
 from skqfair.classifiers._seeding import draw_seed
@@ -129,8 +128,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             if "inconsistent numbers of samples" not in str(error):
                 raise
             raise ValueError(f"y must have one label for each row of X. {error}") from error
-        if y.dtype == object and (missing := int(pd.isna(y).sum())):
-            raise ValueError(f"y has {missing} missing labels (None or NaN); drop these samples.")
+        check_no_missing(y, "y")
         check_classification_targets(y)
         return X, y
 

@@ -193,12 +193,14 @@ class QuantizedClassifier(NetworkClassifier):
             fit_params,
             before_training=scheme.resolve,
         )
-        sample = trained.X[self._calibration_rows(trained)]
-        statistics = None
+        module, statistics = trained.network.module, None
+        recalibrate = self.recalibrate_batchnorm and has_batchnorm(module)
+        if scheme.activation_bits is not None or recalibrate:
+            sample = trained.X[self._calibration_rows(trained)]
         if scheme.activation_bits is not None:
             statistics = trained.cached(("activations", sample), lambda: _observe(trained, sample))
-        quantized = convert(trained.network.module, scheme, statistics)
-        if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
+        quantized = convert(module, scheme, statistics)
+        if recalibrate:
             with seeded(trained.seed), reestimate_batchnorm(quantized.module):
                 trained.network.outputs(sample, quantized.module, padded=False)
 

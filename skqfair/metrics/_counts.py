@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import as_labels, check_aligned, check_length, check_weights, encode_groups
+from skqfair._validation import (
+    as_labels,
+    check_aligned,
+    check_length,
+    check_no_missing,
+    check_weights,
+    encode_groups,
+)
 from skqfair.exceptions import EmptyGroupWarning
 
 __all__ = ["GroupCounts", "correct_predictions", "count_groups"]
@@ -70,8 +77,7 @@ def correct_predictions(y_true, y_pred, names=("y_true", "y_pred")):
 
 def _label_kind(labels, name):
     """Return "number" or "text"; missing and continuous values are an error."""
-    if labels.dtype.kind in "OfM" and (missing := int(pd.isna(labels).sum())):
-        raise ValueError(f"{name} has {missing} missing labels (None or NaN); drop these samples.")
+    check_no_missing(labels, name)
     if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
         raise ValueError(f"{name} holds continuous values; take the argmax, or a threshold, first.")
     if labels.dtype.kind in "US" or isinstance(labels[0], (str, bytes)):

@@ -35,8 +35,6 @@ class TensorTraining:
 
     def notify(self, method_name, **cb_kwargs):
         """Call the callbacks, less those that inherit a method which does nothing."""
-        if super().notify.__func__ is not NeuralNetClassifier.notify:
-            return super().notify(method_name, **cb_kwargs)
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listening(method_name):
             getattr(callback, method_name)(self, **cb_kwargs)
@@ -73,7 +71,6 @@ class TensorTraining:
             optimizer.__module__.startswith("torch.optim.")
             and optimizer is not torch.optim.LBFGS
             and self._optimizers == ["optimizer"]
-            and super().train_step.__func__ is NeuralNetClassifier.train_step
             and all(getattr(type(self), n) is getattr(NeuralNetClassifier, n) for n in _STEP)
         )
 
@@ -152,11 +149,17 @@ _OURS = {"dataset": TensorData, "iterator_train": BatchLoader, "iterator_valid":
 
 
 def _extended(own):
-    """Return the class with :class:`TensorTraining` in front, itself if it is there already."""
+    """Return the class with :class:`TensorTraining` in front, itself if it is there already.
+
+    Where the class overrides what is only a shortcut here, its own method holds.
+    """
     if issubclass(own, TensorTraining):
         return own
     if own not in _EXTENDED:
         members = {"_extended_class": own, "__doc__": own.__doc__, "__module__": own.__module__}
+        for name in ("notify", "train_step", "_set_training"):
+            if getattr(own, name) is not getattr(NeuralNetClassifier, name):
+                members[name] = getattr(own, name)
         _EXTENDED[own] = type(own.__name__, (TensorTraining, own), members)
     return _EXTENDED[own]
 

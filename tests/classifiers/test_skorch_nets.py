@@ -151,6 +151,23 @@ def test_an_overridden_notify_is_called(problem):
     assert {"on_batch_begin", "on_epoch_end", "on_train_end"} <= set(Notified.heard)
 
 
+class FrozenNorms(NeuralNetClassifier):
+    """Keeps its BatchNorm layers in eval mode while it trains."""
+
+    def _set_training(self, training=True):
+        super()._set_training(training)
+        for module in self.module_.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
+
+
+def test_an_overridden_switch_of_modes_holds(problem):
+    X, y, _ = problem
+    net = skorch_net(FrozenNorms, module__batch_norm=True)
+    clf = QuantizedClassifier(net, random_state=0).fit(X, y)
+    assert not clf.estimator_.module_.norm0.running_mean.any()
+
+
 class OwnStep(NeuralNetClassifier):
     """Computes its loss without get_loss."""
 
