@@ -1,11 +1,12 @@
 """Fairness of quantized neural classifiers, with scikit-learn's interface."""
 
-from skqfair.classifiers import QuantizedClassifier
+from skqfair.classifiers import FairQATClassifier, QuantizedClassifier
 from skqfair.metrics import fairness_violation_observed, make_fairness_scorer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FairQATClassifier",
     "QuantizedClassifier",
     "__version__",
     "fairness_violation_observed",

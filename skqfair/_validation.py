@@ -35,6 +35,16 @@ class Groups:
     codes: np.ndarray
     index: pd.Index
 
+    @property
+    def counts(self):
+        """Samples of each group, shape (G,)."""
+        return np.bincount(self.codes, minlength=len(self.index))
+
+    def take(self, rows):
+        """Return the groups of some of the samples, less those that have none there."""
+        present, codes = np.unique(self.codes[rows], return_inverse=True)
+        return Groups(codes.astype(np.int64), self.index[present])
+
 
 def import_extra(module, extra):
     """Import an optional module, or raise an error that names the extra to install."""

@@ -3,10 +3,14 @@
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 
 __all__ = [
+    "AccuracyBoundWarning",
     "CacheBypassWarning",
+    "CompoundedMitigationWarning",
+    "DivergedTrainingError",
     "EmptyGroupWarning",
     "ModuleOutputError",
     "NoModelWithinLimitsWarning",
+    "SmallCellWarning",
     "UntrainedNetworkError",
 ]
 
@@ -29,3 +33,19 @@ class CacheBypassWarning(UserWarning):
 
 class NoModelWithinLimitsWarning(UserWarning):
     """No candidate of a search is within the limits that were asked for."""
+
+
+class DivergedTrainingError(ValueError):
+    """The loss or a weight became NaN or infinite."""
+
+
+class CompoundedMitigationWarning(UserWarning):
+    """Two mitigations balance the same cells, so that small ones count more than equally."""
+
+
+class SmallCellWarning(UserWarning):
+    """A cell that is to be balanced has a single sample, which is then repeated or all there is."""
+
+
+class AccuracyBoundWarning(UserWarning):
+    """A group has lost more accuracy than the bound allows, at the end of the training."""

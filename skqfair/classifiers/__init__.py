@@ -1,5 +1,6 @@
 """Classifiers: a skorch network, trained, then compressed."""
 
+from skqfair.classifiers._fair_qat import FairQATClassifier
 from skqfair.classifiers._quantized import QuantizedClassifier
 
-__all__ = ["QuantizedClassifier"]
+__all__ = ["FairQATClassifier", "QuantizedClassifier"]

@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skqfair._validation import Groups, check_aligned, check_no_missing, check_weights, encode_groups
 from skqfair.classifiers._cache import Cache
 from skqfair.classifiers._network import Network
-from skqfair.classifiers._seeding import draw_seed
+from skqfair.classifiers._seeding import draw_seed, seeded
+from skqfair.quantization import float_size, observe_activations, quantized_size
 
-__all__ = ["NetworkClassifier", "TrainedNetwork"]
+__all__ = ["NetworkClassifier", "TrainedNetwork", "observe"]
 
 
 @dataclass
@@ -41,6 +42,10 @@ class TrainedNetwork:
         Where results are kept.
     key : str or None
         Of the training in the cache.
+    sample_weight : ndarray of shape (n,) or None
+        The user's weights.
+    held_out : tuple of (ndarray, ndarray, Groups or None), or None
+        X, y and groups of the samples that were not trained on.
     """
 
     network: Network
@@ -51,6 +56,8 @@ class TrainedNetwork:
     seed: int
     cache: Cache
     key: str | None
+    sample_weight: np.ndarray | None = None
+    held_out: tuple | None = None
 
     def cached(self, parts, compute):
         """Return what ``parts`` and this training determine, from the cache if it is there."""
@@ -70,11 +77,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     # ---------------------------------------------------------------- fit
 
-    def _fit_float(self, X, y, sensitive_features, sample_weight, fit_params, before_training):
+    def _fit_float(
+        self, X, y, sensitive_features, sample_weight, fit_params, before_training, hold_out=None
+    ):
         """Check the input, and train the float net or take the frozen one.
 
         ``before_training`` is called with the untrained float module where there is one, so that a
-        parameter that does not fit the network is found before the time is spent.
+        parameter that does not fit the network is found before the time is spent. ``hold_out`` takes
+        y, the groups and the seed, and returns a mask of the samples that are not to be trained on.
         """
         check_aligned(X, y, "y", "X")
         check_aligned(X, sensitive_features, "sensitive_features", "X")
@@ -96,6 +106,12 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         else:
             X = _cast(X, np.dtype(np.float32))
 
+        held_out = None
+        if hold_out is not None and (out := hold_out(y, groups, seed)) is not None:
+            held_out = X[out], y[out], groups and groups.take(out)
+            X, y, groups = X[~out], y[~out], groups and groups.take(~out)
+            sample_weight = None if sample_weight is None else sample_weight[~out]
+
         cache = Cache(self.memory)
         if self.random_state is None and not network.frozen:
             cache.bypass(
@@ -114,12 +130,41 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             )
             network.check_outputs(X, len(classes), trained=True)
         network.check_finite()
-        return TrainedNetwork(network, X, y, classes, groups, seed, cache, key)
+        return TrainedNetwork(network, X, y, classes, groups, seed, cache, key, sample_weight, held_out)
 
     def _publish(self, trained):
         """Set the attributes that all classifiers have."""
         self.estimator_, self.classes_ = trained.network.net, trained.classes
         self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
+
+    def _publish_quantized(self, trained, quantized):
+        """Set the attributes of classifiers that quantize."""
+        self._publish(trained)
+        self.module_ = quantized.module
+        self.layer_bits_ = quantized.layer_bits
+        self.quantized_weights_ = quantized.weights
+        self.model_size_ = quantized_size(quantized)
+        self.compression_ratio_ = float_size(quantized.module) / self.model_size_
+
+    def _calibration_rows(self, trained):
+        """Draw the calibration sample, equally many of each group where groups are given."""
+        rng, n = np.random.default_rng(trained.seed), len(trained.X)
+        if trained.groups is None:
+            return np.sort(rng.choice(n, min(n, int(self.calibration_size)), replace=False))
+        members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]
+        each = max(1, min(n, self.calibration_size) // len(members))
+        drawn = [rng.choice(rows, each, replace=len(rows) < each) for rows in members]
+        return np.sort(np.concatenate(drawn))
+
+    def _float_statistics(self, trained):
+        """Return the statistics of the inputs of all layers in the float net."""
+        sample = trained.X[self._calibration_rows(trained)]
+
+        def compute():
+            with seeded(trained.seed):
+                return observe(trained.network, trained.network.module, sample)
+
+        return trained.cached(("activations", sample), compute)
 
     def _check_X_y(self, X, y):
         try:
@@ -211,6 +256,13 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             return _log(network.view(self.module_).predict_proba(X))
         outputs = network.outputs(X, self.module_).double().numpy()
         return outputs if network.returns_logits else _log(outputs)
+
+
+def observe(network, module, sample):
+    """Return the statistics of the inputs of all layers of ``module`` on a sample."""
+    with observe_activations(module) as statistics:
+        network.outputs(sample, module, padded=False)
+    return statistics
 
 
 def _log(probabilities):

@@ -2,21 +2,13 @@
 
 from numbers import Integral, Real
 
-import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skqfair.classifiers._base import NetworkClassifier
+from skqfair.classifiers._mixed_precision import AUTOMATIC, build_scheme, check_layer_bits
 from skqfair.classifiers._seeding import seeded
-from skqfair.quantization import (
-    QuantizationScheme,
-    convert,
-    float_size,
-    has_batchnorm,
-    observe_activations,
-    quantized_size,
-    reestimate_batchnorm,
-)
+from skqfair.quantization import convert, has_batchnorm, reestimate_batchnorm
 
 __all__ = ["QuantizedClassifier"]
 
@@ -41,12 +33,15 @@ class QuantizedClassifier(NetworkClassifier):
         Bits of the weights, 2..16; None leaves them in float.
     activation_bits : int or None, default=None
         Bits of the inputs of Linear, Conv and recurrent layers, 2..16; None leaves them in float.
-    layer_bits : dict of str to (int, None or sequence of int), "auto" or None, default=None
+    layer_bits : dict of str to (int, None or sequence of int), str or None, default=None
         Patterns (:mod:`fnmatch`, on names of parameters or modules) to bits, the rest as
         ``weight_bits``. A plain name goes before a pattern with wildcards; among equals the later
-        holds. "auto" is not available yet.
+        holds. Or a rule: "auto" chooses 2, 3, 4, 6 or 8 bits for each layer under ``bit_budget`` so
+        that the worst group loses least, see :func:`skqfair.quantization.allocate_bits`;
+        "fairquant" 2, 4 or 8 bits for each channel by its importance to the groups;
+        "first_last_8" gives the first and the last layer 8 bits.
     bit_budget : float or None, default=None
-        Mean bits per weight, for ``layer_bits="auto"``.
+        Mean bits per weight, for "auto" (2 to 8) and "fairquant".
     granularity : {"per_channel", "per_tensor"}, default="per_channel"
         One scale per output channel of a weight, or one per weight.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
@@ -117,7 +112,7 @@ class QuantizedClassifier(NetworkClassifier):
         **NetworkClassifier._parameter_constraints,
         "weight_bits": [Interval(Integral, 2, 16, closed="both"), None],
         "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
-        "layer_bits": [dict, StrOptions({"auto"}), None],
+        "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
         "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
         "granularity": [StrOptions({"per_channel", "per_tensor"})],
         "calibration": [StrOptions({"minmax", "percentile", "mse"})],
@@ -181,69 +176,24 @@ class QuantizedClassifier(NetworkClassifier):
             If the outputs of the module do not fit its criterion.
         skqfair.exceptions.UntrainedNetworkError
             If a frozen net has never been trained.
-        NotImplementedError
-            For ``layer_bits="auto"``.
         """
-        scheme = self._scheme()
+        check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits)
         trained = self._fit_float(
             X,
             y,
             sensitive_features,
             sample_weight,
             fit_params,
-            before_training=scheme.resolve,
+            before_training=build_scheme(self, self.calibration).resolve,
         )
-        module, statistics = trained.network.module, None
-        recalibrate = self.recalibrate_batchnorm and has_batchnorm(module)
-        if scheme.activation_bits is not None or recalibrate:
-            sample = trained.X[self._calibration_rows(trained)]
+        scheme = build_scheme(self, self.calibration, trained, lambda: self._calibration_rows(trained))
+        statistics = None
         if scheme.activation_bits is not None:
-            statistics = trained.cached(("activations", sample), lambda: _observe(trained, sample))
-        quantized = convert(module, scheme, statistics)
-        if recalibrate:
+            statistics = self._float_statistics(trained)
+        quantized = convert(trained.network.module, scheme, statistics)
+        if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
+            sample = trained.X[self._calibration_rows(trained)]
             with seeded(trained.seed), reestimate_batchnorm(quantized.module):
                 trained.network.outputs(sample, quantized.module, padded=False)
-
-        self._publish(trained)
-        self.module_ = quantized.module
-        self.layer_bits_ = quantized.layer_bits
-        self.quantized_weights_ = quantized.weights
-        self.model_size_ = quantized_size(quantized)
-        self.compression_ratio_ = float_size(quantized.module) / self.model_size_
+        self._publish_quantized(trained, quantized)
         return self
-
-    def _scheme(self):
-        if self.layer_bits == "auto":
-            raise NotImplementedError(
-                'layer_bits="auto" is not available yet; give weight_bits, or a dict of patterns to '
-                "bits as layer_bits."
-            )
-        if self.bit_budget is not None:
-            raise ValueError(
-                f'bit_budget={self.bit_budget!r} is for layer_bits="auto" only; leave it None.'
-            )
-        return QuantizationScheme(
-            weight_bits=self.weight_bits,
-            activation_bits=self.activation_bits,
-            layer_bits=self.layer_bits,
-            granularity=self.granularity,
-            calibration=self.calibration,
-        )
-
-    def _calibration_rows(self, trained):
-        """Draw the calibration sample, equally many of each group where groups are given."""
-        rng, n = np.random.default_rng(trained.seed), len(trained.X)
-        if trained.groups is None:
-            return np.sort(rng.choice(n, min(n, int(self.calibration_size)), replace=False))
-        members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]
-        each = max(1, min(n, self.calibration_size) // len(members))
-        drawn = [rng.choice(rows, each, replace=len(rows) < each) for rows in members]
-        return np.sort(np.concatenate(drawn))
-
-
-def _observe(trained, sample):
-    """Return the statistics of the inputs of all layers on the calibration sample."""
-    network = trained.network
-    with seeded(trained.seed), observe_activations(network.module) as statistics:
-        network.outputs(sample, padded=False)
-    return statistics

@@ -4,7 +4,7 @@ from skqfair.networks._batches import BatchLoader, TensorData
 from skqfair.networks._convnet import ConvNet
 from skqfair.networks._mlp import MLP
 from skqfair.networks._net import TensorNetClassifier, make_classifier
-from skqfair.networks._training import prediction_view, tensor_training
+from skqfair.networks._training import TensorTraining, prediction_view, tensor_training
 
 __all__ = [
     "MLP",
@@ -12,6 +12,7 @@ __all__ = [
     "ConvNet",
     "TensorData",
     "TensorNetClassifier",
+    "TensorTraining",
     "make_classifier",
     "prediction_view",
     "tensor_training",

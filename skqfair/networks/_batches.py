@@ -47,18 +47,19 @@ class TensorData(Dataset):
 
 
 class WeightedData(Dataset):
-    """Another dataset with a weight for each sample, inside the batch.
+    """Another dataset with more numbers for each sample, inside the batch.
 
     Parameters
     ----------
     data : Dataset
         Items (x, y).
-    sample_weight : array of shape (n,)
-        Weights; items become ({"X": x, "sample_weight": weight}, y).
+    **extras : array of shape (n,)
+        E.g. sample_weight; items become ({"X": x, "sample_weight": weight}, y).
     """
 
-    def __init__(self, data, sample_weight):
-        self.data, self.sample_weight = data, torch.as_tensor(sample_weight)
+    def __init__(self, data, **extras):
+        self.data = data
+        self.extras = {name: torch.as_tensor(values) for name, values in extras.items()}
 
     def __len__(self):
         return len(self.data)
@@ -70,12 +71,15 @@ class WeightedData(Dataset):
 
     def __getitem__(self, index):
         x, y = self.data[index]
-        return {"X": x, "sample_weight": self.sample_weight[index]}, y
+        return self._with_extras(x, index), y
 
     def rows(self, index):
         """Return the batch of these rows."""
         x, y = self.data.rows(index)
-        return {"X": x, "sample_weight": self.sample_weight[index]}, y
+        return self._with_extras(x, index), y
+
+    def _with_extras(self, x, index):
+        return {"X": x, **{name: values[index] for name, values in self.extras.items()}}
 
 
 class WeightedCollate:
@@ -87,7 +91,8 @@ class WeightedCollate:
     def __call__(self, items):
         """Return the collated batch, with the weights beside X."""
         x, y = self.collate([(x["X"], y) for x, y in items])
-        return {"X": x, "sample_weight": torch.stack([x["sample_weight"] for x, _ in items])}, y
+        names = [name for name in items[0][0] if name != "X"]
+        return {"X": x, **{name: torch.stack([x[name] for x, _ in items]) for name in names}}, y
 
 
 class BatchLoader(DataLoader):
@@ -132,6 +137,8 @@ class BatchLoader(DataLoader):
     def _draw_order(self):
         """Return the sampler's order as a tensor; torch's shuffle without the detour over a list."""
         sampler, n = self.sampler, len(self.dataset)
+        if hasattr(sampler, "draw"):
+            return torch.as_tensor(sampler.draw())
         if type(sampler) is not RandomSampler or sampler.replacement or sampler.generator is not None:
             return torch.as_tensor(list(sampler))
         if sampler.num_samples != n:

@@ -88,9 +88,13 @@ class TensorTraining:
 
     def get_dataset(self, X, y=None):
         """Return the dataset, with weights while training with them."""
-        dataset = super().get_dataset(X, y)
+        dataset, extras = super().get_dataset(X, y), self._extras()
+        return WeightedData(dataset, **extras) if extras and y is not None else dataset
+
+    def _extras(self):
+        """Return what travels with the samples inside a batch."""
         weights = self.__dict__.get("sample_weight_")
-        return dataset if weights is None or y is None else WeightedData(dataset, weights)
+        return {} if weights is None else {"sample_weight": weights}
 
     def get_iterator(self, dataset, training=False):
         """Return the loader; a collate function of the user's gets the items without their weights."""
@@ -103,9 +107,7 @@ class TensorTraining:
 
     def infer(self, x, **fit_params):
         """Call the module on a batch, less its weights."""
-        if isinstance(x, dict) and "sample_weight" in x:
-            x = x["X"]
-        return super().infer(x, **fit_params)
+        return super().infer(without_extras(x), **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, **kwargs):
         r"""Return the loss of a batch; with weights :math:`\sum_i w_i \ell_i / \sum_i c_i`.
@@ -114,23 +116,32 @@ class TensorTraining:
         are none, 0 for an ignored class.
         """
         if not (isinstance(X, dict) and "sample_weight" in X):
-            return super().get_loss(y_pred, y_true, X, training=training, **kwargs)
-        criterion = self.criterion_
+            return super().get_loss(y_pred, y_true, without_extras(X), training=training, **kwargs)
+        losses = self._sample_losses(y_pred, y_true, X, training=training, **kwargs)
+        return self._weighted_mean(losses, y_true, X["sample_weight"])
+
+    def _sample_losses(self, y_pred, y_true, X, training=False, **kwargs):
+        """Return the loss of each sample of a batch that carries extras, shape (batch,)."""
+        criterion, X = self.criterion_, without_extras(X)
         reduction, criterion.reduction = criterion.reduction, "none"
         try:
-            losses = super().get_loss(y_pred, y_true, X["X"], training=training, **kwargs)
+            losses = super().get_loss(y_pred, y_true, X, training=training, **kwargs)
         finally:
             criterion.reduction = reduction
         if training:
             self.__dict__["sample_weight_used_"] = True
-        weight = X["sample_weight"].to(losses)
-        if losses.shape != weight.shape:
+        if losses.shape != y_true.shape[:1]:
             raise ValueError(
                 f"sample_weight cannot be applied: get_loss of {type(self).__name__} returns shape "
-                f"{tuple(losses.shape)} for a batch of {len(weight)}, even with the criterion's "
-                "reduction='none'; return one loss for each sample, or fit without sample_weight."
+                f"{tuple(losses.shape)} for a batch of {len(y_true)}, even with the criterion's "
+                "reduction='none'; return one loss for each sample, or fit without weights."
             )
-        if reduction == "sum":
+        return losses
+
+    def _weighted_mean(self, losses, y_true, weight):
+        """Return the mean as the criterion takes it, of weighted losses."""
+        criterion, weight = self.criterion_, weight.to(losses)
+        if criterion.reduction == "sum":
             return (weight * losses).sum()
         if type(criterion) not in (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss):
             return (weight * losses).mean()
@@ -143,29 +154,35 @@ class TensorTraining:
         return (weight * losses).sum() / share.sum()
 
 
+def without_extras(x):
+    """Return the input of the module out of a batch's X."""
+    return x["X"] if isinstance(x, dict) and x.keys() & {"sample_weight", "group"} else x
+
+
 _EXTENDED = weakref.WeakKeyDictionary()
 _DEFAULTS = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
 _OURS = {"dataset": TensorData, "iterator_train": BatchLoader, "iterator_valid": BatchLoader}
 
 
-def _extended(own):
-    """Return the class with :class:`TensorTraining` in front, itself if it is there already.
+def _extended(own, base=TensorTraining):
+    """Return the class with ``base`` in front, itself if it is there already.
 
     Where the class overrides what is only a shortcut here, its own method holds.
     """
-    if issubclass(own, TensorTraining):
+    if issubclass(own, base):
         return own
-    if own not in _EXTENDED:
+    extended = _EXTENDED.setdefault(own, {})
+    if base not in extended:
         members = {"_extended_class": own, "__doc__": own.__doc__, "__module__": own.__module__}
         for name in ("notify", "train_step", "_set_training"):
             if getattr(own, name) is not getattr(NeuralNetClassifier, name):
                 members[name] = getattr(own, name)
-        _EXTENDED[own] = type(own.__name__, (TensorTraining, own), members)
-    return _EXTENDED[own]
+        extended[base] = type(own.__name__, (base, own), members)
+    return extended[base]
 
 
 @contextmanager
-def tensor_training(net, sample_weight=None):
+def tensor_training(net, sample_weight=None, base=TensorTraining, **state):
     """Let any skorch classifier weight its losses, and take batches from tensors, inside the block.
 
     The net's class is extended for that time and given back, so that methods that its own class
@@ -177,6 +194,10 @@ def tensor_training(net, sample_weight=None):
         Trained inside the block.
     sample_weight : array of shape (n,), optional
         Weights, scaled here to mean 1.
+    base : type, default=TensorTraining
+        What to extend the net's class with.
+    **state
+        Attributes of the net inside the block; their names end with an underscore.
 
     Yields
     ------
@@ -184,10 +205,10 @@ def tensor_training(net, sample_weight=None):
         The same net.
     """
     own, before = type(net), {name: net.__dict__[name] for name in _DEFAULTS}
-    net.__class__ = _extended(own)
+    net.__class__ = _extended(own, base)
     if before == _DEFAULTS:
         net.__dict__.update(_OURS)
-    net.__dict__["kept_"] = {}  # what is found out once in a training
+    net.__dict__.update(state, kept_={})  # what is found out once in a training
     if sample_weight is not None:
         weights = torch.as_tensor(sample_weight, dtype=torch.float64)
         net.__dict__["sample_weight_"] = (weights / weights.mean()).float()
@@ -204,7 +225,8 @@ def tensor_training(net, sample_weight=None):
         if sample_weight is not None:
             net.__dict__.pop("sample_weight_", None)
             net.__dict__.pop("sample_weight_used_", None)
-        net.__dict__.pop("kept_", None)
+        for name in ("kept_", *state):
+            net.__dict__.pop(name, None)
         net.__dict__.update(before)
         net.__class__ = own
 

@@ -9,20 +9,26 @@ from skqfair.quantization._activations import (
     observe_activations,
 )
 from skqfair.quantization._affine import pack, unpack
+from skqfair.quantization._allocation import CHOICES, allocate_bits, check_budget
 from skqfair.quantization._batchnorm import has_batchnorm, reestimate_batchnorm
 from skqfair.quantization._convert import QuantizedModule, convert
+from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._quantize import QuantizedTensor, quantize
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._targets import plain_copy, quantizable_weights
 
 __all__ = [
+    "CHOICES",
     "FLOAT_BITS",
     "ActivationQuantizer",
     "ActivationStatistics",
+    "FakeQuantization",
     "QuantizationScheme",
     "QuantizedModule",
     "QuantizedTensor",
+    "allocate_bits",
+    "check_budget",
     "convert",
     "float_size",
     "has_batchnorm",

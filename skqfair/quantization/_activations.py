@@ -49,6 +49,11 @@ class ActivationStatistics:
         """Whether anything negative was seen."""
         return self.low < 0
 
+    @property
+    def mean_magnitude(self):
+        """Mean of the magnitudes of the values looked at."""
+        return float(torch.cat(self._values).abs().mean())
+
     def quantizer(self, bits, calibration):
         """Return the :class:`ActivationQuantizer` for ``bits`` and ``calibration``."""
         bits = check_bits(bits, "activation_bits")

@@ -6,9 +6,14 @@ import torch
 
 from skqfair.quantization._quantize import QuantizedTensor
 from skqfair.quantization._scheme import FLOAT_BITS
-from skqfair.quantization._targets import activation_targets, plain_copy, quantizable_weights
+from skqfair.quantization._targets import (
+    activation_targets,
+    is_reparametrized,
+    plain_copy,
+    quantizable_weights,
+)
 
-__all__ = ["QuantizedModule", "convert"]
+__all__ = ["QuantizedModule", "bake", "convert"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,28 +65,36 @@ def convert(module, scheme, statistics=None):
             "statistics must be given when the scheme has activation_bits; collect them with "
             "observe_activations(module)."
         )
-    quantized = plain_copy(module).eval()
-    layer_bits = scheme.resolve(quantized)
-    axes = quantizable_weights(quantized)
-    parameters = dict(quantized.named_parameters())
-    weights = {}
-    for name, bits in layer_bits.items():
-        if isinstance(bits, int) and bits == FLOAT_BITS:
-            continue
-        parameter = parameters[name].detach()
-        weights[name] = QuantizedTensor.from_float(
-            parameter,
+    module = plain_copy(module) if is_reparametrized(module) else module
+    layer_bits = scheme.resolve(module)
+    axes, parameters = quantizable_weights(module), dict(module.named_parameters())
+    weights = {
+        name: QuantizedTensor.from_float(
+            parameters[name].detach(),
             bits,
             per_channel=scheme.per_channel,
             calibration=scheme.calibration,
             axis=axes[name],
         )
-        parameter.copy_(weights[name].dequantize())
-    activations = {}
+        for name, bits in layer_bits.items()
+        if not (isinstance(bits, int) and bits == FLOAT_BITS)
+    }
+    inputs = {}
     if scheme.activation_bits is not None:
-        targets = activation_targets(quantized)
-        for name, seen in statistics.items():
-            hook = seen.quantizer(scheme.activation_bits, scheme.calibration)
-            targets[name].register_forward_pre_hook(hook, with_kwargs=True)
-            activations[name] = hook
+        inputs = {
+            name: seen.quantizer(scheme.activation_bits, scheme.calibration)
+            for name, seen in statistics.items()
+        }
+    return bake(module, layer_bits, weights, inputs)
+
+
+def bake(module, layer_bits, weights, activations):
+    """Return a copy in eval mode with these weights dequantized in it, and these hooks on inputs."""
+    quantized = plain_copy(module).eval()
+    parameters = dict(quantized.named_parameters())
+    for name, weight in weights.items():
+        parameters[name].detach().copy_(weight.dequantize())
+    targets = activation_targets(quantized)
+    for name, hook in activations.items():
+        targets[name].register_forward_pre_hook(hook, with_kwargs=True)
     return QuantizedModule(quantized, weights, layer_bits, activations)

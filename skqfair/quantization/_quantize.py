@@ -140,16 +140,19 @@ class QuantizedTensor:
     @classmethod
     def from_float(cls, tensor, bits, *, per_channel, calibration, axis=0):
         """Quantize ``tensor``; ``bits`` is an int or one int for each channel."""
-        widths = bits
-        if not isinstance(bits, int):
-            bits = np.asarray(bits)
-            widths = torch.as_tensor(bits, device=tensor.device)
+        widths = bits if isinstance(bits, int) else torch.as_tensor(bits, device=tensor.device)
         scale = weight_scale(tensor, widths, per_channel=per_channel, calibration=calibration, axis=axis)
-        limit = q_max(widths)
-        if isinstance(limit, torch.Tensor):
-            limit = limit.to(tensor.dtype).reshape(channel_shape(tensor, axis))
-            codes = (tensor / scale).round_().clamp_(-limit, limit)
+        return cls.from_scale(tensor, scale, bits, axis)
+
+    @classmethod
+    def from_scale(cls, tensor, scale, bits, axis=0):
+        """Quantize ``tensor`` with a scale that is known."""
+        if isinstance(bits, int):
+            codes = to_codes(tensor, scale, -q_max(bits), q_max(bits))
         else:
+            bits = np.asarray(bits)
+            limit = torch.as_tensor(q_max(bits), dtype=tensor.dtype, device=tensor.device)
+            limit = limit.reshape(channel_shape(tensor, axis))
             codes = to_codes(tensor, scale, -limit, limit)
         storage = torch.int8 if int(np.max(bits)) <= 8 else torch.int16
         return cls(codes.to(storage), scale, bits, axis)

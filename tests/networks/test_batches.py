@@ -34,7 +34,7 @@ def test_batches_are_those_of_torch(name, part):
     def data():
         whole = TensorData(X, Y)
         if "weighted" in part:
-            whole = WeightedData(whole, np.linspace(0, 1, 25, dtype=np.float32))
+            whole = WeightedData(whole, sample_weight=np.linspace(0, 1, 25, dtype=np.float32))
         return Subset(whole, np.arange(25)[::-1].copy()) if "subset" in part else whole
 
     options = dict(OPTIONS[name])

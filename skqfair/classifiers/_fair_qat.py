@@ -1,0 +1,456 @@
+"""Quantization-aware training with mitigations."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skqfair.classifiers._base import NetworkClassifier, observe
+from skqfair.classifiers._finetuning import Tuning, fine_tune
+from skqfair.classifiers._mixed_precision import (
+    AUTOMATIC,
+    build_scheme,
+    check_layer_bits,
+    losses,
+)
+from skqfair.classifiers._penalties import AccuracyBound, GapPenalty
+from skqfair.exceptions import (
+    AccuracyBoundWarning,
+    CompoundedMitigationWarning,
+    DivergedTrainingError,
+    SmallCellWarning,
+)
+from skqfair.mitigation import (
+    BALANCES,
+    SAMPLINGS,
+    CellSampler,
+    balancing_weights,
+    cell_report,
+    make_cells,
+)
+from skqfair.quantization import FakeQuantization, plain_copy
+
+__all__ = ["FairQATClassifier"]
+
+
+class FairQATClassifier(NetworkClassifier):
+    r"""Train a network, then fine-tune it with fake quantization so that groups lose less.
+
+    Mixed-precision quantization-aware training with dataset sampling and weighted losses. The float
+    net is trained first (once for a whole grid, with ``memory``); then its weights are fine-tuned
+    while every step runs on the quantized ones, :math:`\hat w = S \cdot T(w)`, and the gradient goes
+    straight through the rounding. All mitigations act in the fine-tuning only.
+
+    Parameters
+    ----------
+    estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
+        The network, as in :class:`QuantizedClassifier`. Its optimizer, callbacks, ``train_split`` and
+        iterators serve the fine-tuning too.
+    weight_bits : int or None, default=4
+        Bits of the weights, 2..16; None leaves them in float: the control that shows what the
+        mitigation does without quantization.
+    activation_bits : int or None, default=None
+        Bits of the inputs of Linear, Conv and recurrent layers, 2..16; None leaves them in float.
+    layer_bits : dict of str to (int, None or sequence of int), str or None, default=None
+        Patterns to bits, or the rule "auto", "fairquant" or "first_last_8", as in
+        :class:`QuantizedClassifier`.
+    bit_budget : float or None, default=None
+        Mean bits per weight, for "auto" (2 to 8) and "fairquant".
+    granularity : {"per_channel", "per_tensor"}, default="per_channel"
+        One scale per output channel of a weight, or one per weight.
+    calibration_size : int, default=1024
+        Training samples used for activation ranges and sensitivities, equally many of each group.
+    scale : {"mse", "learned"}, default="mse"
+        "mse": scales have the least squared error, re-estimated at the start of each epoch;
+        "learned": scales are trained with the weights (LSQ).
+    qat_epochs : int, default=5
+        Epochs of fine-tuning; 0 is post-training quantization.
+    qat_lr : float or None, default=None
+        Learning rate of the fine-tuning; None is 0.3 times that of the net. Parameter groups of the
+        optimizer keep their ratios.
+    sampling : {"balanced", "oversample", "undersample"} or None, default=None
+        "balanced" draws every cell equally often, n draws an epoch, with replacement; "oversample"
+        repeats samples of smaller cells up to the largest; "undersample" takes as many of each cell
+        as the smallest has, drawn anew each epoch.
+    mitigation_weight : float, default=0.0
+        :math:`\lambda` in [0, 1]: a sample of cell a has loss weight :math:`(n / (K n_a))^\lambda`,
+        scaled to mean 1, with K cells. 0 leaves the losses as they are, 1 lets cells count equally.
+    balance : {"group", "group_class", "class"}, default="group"
+        The cells that ``sampling`` and ``mitigation_weight`` balance.
+    gap_penalty : float, default=0.0
+        :math:`\mu`: adds :math:`\mu` times the difference of the largest and the smallest mean group
+        loss in the batch.
+    accuracy_bound : float or None, default=None
+        :math:`\epsilon`: no group may lose more than this accuracy against the float net, on the
+        training data; enforced with Lagrange multipliers, reported in ``accuracy_bound_``.
+    validation_fraction : float or None, default=None
+        Part of the training data, drawn from each class of each group, that is neither trained nor
+        fine-tuned on; the epoch with the least mean of the group losses there is kept. A frozen net
+        may have seen it.
+    memory : str, path, joblib.Memory or None, default=None
+        Caches the float training and the sensitivities.
+    random_state : int, RandomState or None, default=None
+        Seed. An int makes fits bitwise repeatable at the same number of torch threads; None draws a
+        fresh seed and bypasses ``memory``.
+
+    Attributes
+    ----------
+    estimator_ : skorch.NeuralNetClassifier
+        The trained float net.
+    module_ : torch.nn.Module
+        The quantized module, in eval mode.
+    latent_module_ : torch.nn.Module
+        The fine-tuned float weights behind ``module_``.
+    history_ : skorch.history.History
+        Of the fine-tuning.
+    best_epoch_ : int or None
+        The epoch that was kept, from 1, with ``validation_fraction``.
+    cell_weights_ : DataFrame
+        By cell: ``count`` of samples, ``draws`` in an epoch, mean ``loss_weight``, and
+        ``effective_weight`` of a sample relative to the average one.
+    accuracy_bound_ : DataFrame
+        By group: accuracy on the training data of the float and of the quantized net, the drop, and
+        the final multiplier. Only with ``accuracy_bound``.
+    classes_ : ndarray of shape (C,)
+        Class labels.
+    n_features_in_ : int
+        ``X.shape[1]``.
+    feature_names_in_ : ndarray of str
+        Column names, where X had names.
+    layer_bits_ : dict of str to (int or ndarray of int)
+        Bits of every weight, by parameter name; 32 where it stays in float.
+    model_size_ : int
+        Bytes of packed codes, scales and all that stays in float.
+    compression_ratio_ : float
+        Bytes in float32 over ``model_size_``.
+    quantized_weights_ : dict of str to QuantizedTensor
+        Codes and scales.
+
+    See Also
+    --------
+    QuantizedClassifier : Quantization without fine-tuning.
+    skqfair.metrics.change_report : What changed for each group, with intervals.
+
+    Notes
+    -----
+    A gap is measured on the data at hand, with its interval; no setting guarantees fairness. Compare
+    with the float net that had the same mitigation (``weight_bits=None``), to see what quantization
+    costs and what the mitigation brings.
+
+    References
+    ----------
+    Bellam, A. & Kim, J.-E. (2025). Explaining how quantization disparately skews a model.
+    arXiv:2509.07222.
+
+    Esser, S. K. et al. (2020). Learned step size quantization. ICLR.
+
+    Woergaard, T. & Selvan, R. (2026). FairQuant: fairness-aware mixed-precision quantization for
+    medical image classification. arXiv:2602.23192.
+
+    Hashemizadeh, M. et al. (2024). Balancing act: constraining disparate impact in sparse models. ICLR.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skqfair import FairQATClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> groups = (X[:, 0] > 6.5).astype(int)
+    >>> clf = FairQATClassifier(weight_bits=3, sampling="balanced", random_state=0)
+    >>> clf = clf.fit(X, y, sensitive_features=groups)
+    >>> clf.cell_weights_["count"].tolist()
+    [120, 30]
+    >>> clf.cell_weights_["effective_weight"].round(2).tolist()
+    [0.62, 2.5]
+    >>> len(clf.history_)
+    5
+    """
+
+    _parameter_constraints = {
+        **NetworkClassifier._parameter_constraints,
+        "weight_bits": [Interval(Integral, 2, 16, closed="both"), None],
+        "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
+        "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
+        "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
+        "granularity": [StrOptions({"per_channel", "per_tensor"})],
+        "calibration_size": [Interval(Integral, 1, None, closed="left")],
+        "scale": [StrOptions({"mse", "learned"})],
+        "qat_epochs": [Interval(Integral, 0, None, closed="left")],
+        "qat_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "sampling": [StrOptions(set(SAMPLINGS)), None],
+        "mitigation_weight": [Interval(Real, 0, 1, closed="both")],
+        "balance": [StrOptions(set(BALANCES))],
+        "gap_penalty": [Interval(Real, 0, None, closed="left")],
+        "accuracy_bound": [Interval(Real, 0, 1, closed="both"), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        weight_bits=4,
+        activation_bits=None,
+        layer_bits=None,
+        bit_budget=None,
+        granularity="per_channel",
+        calibration_size=1024,
+        scale="mse",
+        qat_epochs=5,
+        qat_lr=None,
+        sampling=None,
+        mitigation_weight=0.0,
+        balance="group",
+        gap_penalty=0.0,
+        accuracy_bound=None,
+        validation_fraction=None,
+        memory=None,
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.weight_bits = weight_bits
+        self.activation_bits = activation_bits
+        self.layer_bits = layer_bits
+        self.bit_budget = bit_budget
+        self.granularity = granularity
+        self.calibration_size = calibration_size
+        self.scale = scale
+        self.qat_epochs = qat_epochs
+        self.qat_lr = qat_lr
+        self.sampling = sampling
+        self.mitigation_weight = mitigation_weight
+        self.balance = balance
+        self.gap_penalty = gap_penalty
+        self.accuracy_bound = accuracy_bound
+        self.validation_fraction = validation_fraction
+        self.memory = memory
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
+        """Train the network (unless it is frozen), then fine-tune it with fake quantization.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
+            Samples.
+        y : array-like of shape (n,)
+            Labels of any type.
+        sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
+            Group of each sample; needed by every mitigation but ``balance="class"``.
+        sample_weight : array-like of shape (n,), optional
+            Weights of the losses, in training and fine-tuning; only their ratios count.
+        **fit_params
+            Handed to the fit of the net, the same for every batch.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad input; the message names the argument, what came, and the remedy.
+        skqfair.exceptions.ModuleOutputError
+            If the outputs of the module do not fit its criterion.
+        skqfair.exceptions.UntrainedNetworkError
+            If a frozen net has never been trained.
+        skqfair.exceptions.DivergedTrainingError
+            If the loss of the fine-tuning becomes NaN or infinite; ``estimator_`` is then the
+            trained float net.
+        """
+        self._check_mitigations(sensitive_features)
+        check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits)
+        trained = self._fit_float(
+            X,
+            y,
+            sensitive_features,
+            sample_weight,
+            fit_params,
+            before_training=build_scheme(self, "mse").resolve,
+            hold_out=None if self.validation_fraction is None else self._hold_out,
+        )
+        self._forget()
+        self._publish(trained)
+        scheme = build_scheme(self, "mse", trained, lambda: self._calibration_rows(trained))
+        fake = self._fake_quantization(trained, scheme)
+        cells = make_cells(self.balance, trained.y, trained.classes, trained.groups)
+        weights = self._loss_weights(trained, cells)
+        tuning = Tuning(
+            fake,
+            lr=self.qat_lr,
+            sampling=self.sampling,
+            cells=cells.codes,
+            seed=trained.seed,
+            penalties=self._penalties(trained),
+            validation=None if trained.held_out is None else _Validation(trained),
+        )
+        if tuning.penalties:
+            tuning.groups = trained.groups.codes
+        self.history_, self.best_epoch_ = [], None
+        if self.qat_epochs:
+            self.history_, self.best_epoch_ = fine_tune(
+                trained.network.net,
+                tuning,
+                trained.X,
+                trained.y,
+                sample_weight=weights,
+                epochs=self.qat_epochs,
+                seed=trained.seed,
+                fit_params=fit_params,
+            )
+        quantized = fake.finish()
+        self.latent_module_ = fake.module.eval()
+        _check_latent(self.latent_module_)
+        self.cell_weights_ = cell_report(cells, weights, self._draws(cells))
+        self._publish_quantized(trained, quantized)
+        if self.accuracy_bound is not None:
+            self.accuracy_bound_ = self._bound_report(trained, tuning)
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "module_")
+
+    def _forget(self):
+        """Drop what an earlier fit left, so that nothing of it stays beside a new float net."""
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            if name not in ("n_features_in_", "feature_names_in_"):
+                delattr(self, name)
+
+    def _check_mitigations(self, sensitive_features):
+        balanced = self.sampling is not None or self.mitigation_weight > 0
+        needing = {
+            f"balance={self.balance!r}": balanced and self.balance != "class",
+            f"gap_penalty={self.gap_penalty}": self.gap_penalty > 0,
+            f"accuracy_bound={self.accuracy_bound}": self.accuracy_bound is not None,
+        }
+        for parameter, active in needing.items():
+            if active and sensitive_features is None:
+                raise ValueError(
+                    f"{parameter} needs groups: pass sensitive_features to fit"
+                    + (', or set balance="class".' if "balance" in parameter else ".")
+                )
+        if self.sampling is not None and self.mitigation_weight > 0:
+            warnings.warn(
+                f"sampling={self.sampling!r} and mitigation_weight={self.mitigation_weight} balance the "
+                "same cells, so small cells count more than equally; see cell_weights_, or use one.",
+                CompoundedMitigationWarning,
+                stacklevel=4,
+            )
+
+    def _hold_out(self, y, groups, seed):
+        """Return the mask of the validation samples, drawn from each class of each group."""
+        cells = make_cells("group_class", y, np.arange(y.max() + 1), groups)
+        if groups is None:
+            cells = make_cells("class", y, np.arange(y.max() + 1))
+        rng, out = np.random.default_rng(seed), np.zeros(len(y), dtype=bool)
+        for cell in range(len(cells.index)):
+            rows = rng.permutation(np.flatnonzero(cells.codes == cell))
+            out[rows[: min(len(rows) - 1, round(self.validation_fraction * len(rows)))]] = True
+        if not out.any():
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} leaves nothing to validate on: the "
+                "cells of group and class are too small. Give a larger fraction, or None."
+            )
+        return out
+
+    def _fake_quantization(self, trained, scheme):
+        network = trained.network
+        module = plain_copy(network.module)
+        observing = scheme.activation_bits is not None
+        sample = trained.X[self._calibration_rows(trained)] if observing else None
+        return FakeQuantization(
+            module,
+            scheme,
+            learned=self.scale == "learned",
+            statistics=self._float_statistics(trained) if observing else None,
+            observe=lambda: observe(network, module, sample),
+        )
+
+    def _loss_weights(self, trained, cells):
+        balanced = self.sampling is not None or self.mitigation_weight > 0
+        if balanced and (alone := cells.index[cells.counts == 1]).size:
+            warnings.warn(
+                f"balance={self.balance!r}: the cells {alone.tolist()} have a single sample; merge "
+                "them with others, or choose a coarser balance.",
+                SmallCellWarning,
+                stacklevel=4,
+            )
+        if self.mitigation_weight == 0:
+            return trained.sample_weight
+        return balancing_weights(cells, self.mitigation_weight, trained.sample_weight)
+
+    def _draws(self, cells):
+        if self.sampling is None:
+            return cells.counts
+        return np.full(len(cells.index), CellSampler(cells.codes, self.sampling, 0).expected)
+
+    def _penalties(self, trained):
+        penalties = []
+        if self.gap_penalty > 0:
+            penalties.append(GapPenalty(self.gap_penalty, len(trained.groups.index)))
+        if self.accuracy_bound is not None:
+            accuracies = _accuracies(trained, trained.network.module)
+            n_steps = -(-len(trained.X) // trained.network.batch_size(len(trained.X)))
+            penalties.append(
+                AccuracyBound(self.accuracy_bound, accuracies, trained.groups.counts, n_steps)
+            )
+        return penalties
+
+    def _bound_report(self, trained, tuning):
+        """Return what the constraints came to on the training data, and warn of broken ones."""
+        before = _accuracies(trained, trained.network.module)
+        after = _accuracies(trained, self.module_)
+        report = pd.DataFrame(
+            {
+                "float_accuracy": before,
+                "accuracy": after,
+                "drop": before - after,
+                "multiplier": tuning.penalties[-1].multipliers.numpy(),
+            },
+            index=trained.groups.index,
+        )
+        broken = report.index[report["drop"] > self.accuracy_bound]
+        if len(broken):
+            warnings.warn(
+                f"accuracy_bound={self.accuracy_bound} is not kept on the training data by "
+                f"{broken.tolist()} (see accuracy_bound_); allow more bits or qat_epochs.",
+                AccuracyBoundWarning,
+                stacklevel=4,
+            )
+        return report
+
+
+class _Validation:
+    """Losses on the samples that were held out; each group counts equally."""
+
+    def __init__(self, trained):
+        self.network, (self.X, self.y, self.groups) = trained.network, trained.held_out
+
+    def __call__(self, module):
+        """Return the records of an epoch."""
+        each = losses(self.network, module, self.X, self.y)
+        codes = np.zeros(len(each), int) if self.groups is None else self.groups.codes
+        means = np.bincount(codes, weights=each) / np.bincount(codes)
+        return {
+            "validation_loss": float(means.mean()),
+            "validation_worst_group_loss": float(means.max()),
+        }
+
+
+def _accuracies(trained, module):
+    """Return the accuracy of each group on the training data."""
+    predicted = trained.network.outputs(trained.X, module, padded=False).argmax(1).numpy()
+    codes, counts = trained.groups.codes, trained.groups.counts
+    return np.bincount(codes, weights=predicted == trained.y, minlength=len(counts)) / counts
+
+
+def _check_latent(module):
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergedTrainingError(
+                f"fine-tuning diverged: the weight {name} is not finite at its end. Lower qat_lr. The "
+                "float net is kept in estimator_."
+            )

@@ -1,0 +1,212 @@
+"""Fine-tuning of a trained net under fake quantization, with samplers and penalties."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import Subset
+
+from skqfair.classifiers._seeding import seeded
+from skqfair.exceptions import DivergedTrainingError
+from skqfair.mitigation import CellSampler
+from skqfair.networks import TensorTraining, tensor_training
+from skqfair.quantization import FakeQuantization
+
+__all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
+
+LEARNING_RATE_RATIO = 0.3
+"""Learning rate of the fine-tuning over that of the training, unless the user gives one."""
+
+
+@dataclass
+class Tuning:
+    """What the fine-tuning does besides training.
+
+    Attributes
+    ----------
+    fake : FakeQuantization
+        Of the module that is tuned.
+    lr : float or None
+        Learning rate; None is ``LEARNING_RATE_RATIO`` times that of the net.
+    sampling : str or None
+        How cells are sampled.
+    cells : ndarray of int, shape (n,), or None
+        Cell of each sample.
+    seed : int
+        Of the sampling.
+    groups : ndarray of int, shape (n,), or None
+        Group of each sample, for the penalties.
+    penalties : list of callables
+        ``(losses, groups, correct) -> term``.
+    validation : callable or None
+        ``(module) -> dict of records``; the epoch with the least "validation_loss" is kept.
+    """
+
+    fake: FakeQuantization
+    lr: float | None = None
+    sampling: str | None = None
+    cells: np.ndarray | None = None
+    seed: int = 0
+    groups: np.ndarray | None = None
+    penalties: list = field(default_factory=list)
+    validation: object = None
+
+
+class FineTuning(TensorTraining):
+    """What is added to a skorch classifier while it is fine-tuned; ``tuning_`` says how."""
+
+    def initialize_module(self):
+        """Keep the module, also where a callback sets its parameters when training begins."""
+        self.module_ = self.tuning_.fake.module
+        return self
+
+    def initialize_optimizer(self, *args, **kwargs):
+        """Scale the learning rates; learned scales get a group without weight decay."""
+        super().initialize_optimizer(*args, **kwargs)
+        scales = self.tuning_.fake.learned_scales
+        for name in self._optimizers:
+            optimizer = getattr(self, name + "_")
+            base = optimizer.param_groups[0]["lr"]
+            lr = base * LEARNING_RATE_RATIO if self.tuning_.lr is None else self.tuning_.lr
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * lr / base if base else lr
+                group["params"] = [p for p in group["params"] if not any(p is s for s in scales)]
+            if scales:
+                decay = {"weight_decay": 0.0} if "weight_decay" in optimizer.defaults else {}
+                optimizer.add_param_group({"params": scales, "lr": lr, **decay})
+        return self
+
+    def _extras(self):
+        extras, groups = super()._extras(), self.tuning_.groups
+        return extras if groups is None else {**extras, "group": torch.as_tensor(groups)}
+
+    def get_iterator(self, dataset, training=False):
+        """Return the loader; in training with the sampler in the place of shuffling."""
+        if not training or self.tuning_.sampling is None:
+            return super().get_iterator(dataset, training=training)
+        cells = self.tuning_.cells
+        if isinstance(dataset, Subset):
+            cells = cells[np.asarray(dataset.indices)]
+        if len(cells) != len(dataset):
+            raise ValueError(
+                f"sampling={self.tuning_.sampling!r} needs a dataset with one item for each row of X: "
+                f"that of the net has {len(dataset)} items for {len(cells)} rows; set sampling=None."
+            )
+        options = ("shuffle", "sampler", "batch_sampler")
+        own = {f"iterator_train__{option}" for option in options} & self.__dict__.keys()
+        own = {name: self.__dict__.pop(name) for name in own}
+        self.__dict__["iterator_train__sampler"] = CellSampler(
+            cells, self.tuning_.sampling, self.tuning_.seed
+        )
+        try:
+            return super().get_iterator(dataset, training=True)
+        finally:
+            del self.__dict__["iterator_train__sampler"]
+            self.__dict__.update(own)
+
+    def train_step_single(self, batch, **fit_params):
+        """Take a step forward and backward on the quantized weights."""
+        with self.tuning_.fake.applied(training=True):
+            step = super().train_step_single(batch, **fit_params)
+        loss = step["loss"].item()
+        if not math.isfinite(loss):
+            epoch = len(self.history)
+            raise DivergedTrainingError(
+                f"fine-tuning diverged: the loss is {loss} in epoch {epoch}. Lower "
+                f"qat_lr (now {self.optimizer_.param_groups[0]['lr']:.2g}), gap_penalty or the "
+                "learning rate of the net. The float net is kept in estimator_."
+            )
+        return step
+
+    def validation_step(self, batch, **fit_params):
+        """Evaluate a batch with the quantized weights."""
+        with self.tuning_.fake.applied(training=False):
+            return super().validation_step(batch, **fit_params)
+
+    def evaluation_step(self, batch, training=False):
+        """Run a batch with the quantized weights, e.g. for a scoring callback."""
+        with self.tuning_.fake.applied(training=False):
+            return super().evaluation_step(batch, training=training)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False, **kwargs):
+        """Return the loss of a batch with the penalties."""
+        penalties = self.tuning_.penalties
+        if not (training and penalties):
+            return super().get_loss(y_pred, y_true, X, training=training, **kwargs)
+        losses = self._sample_losses(y_pred, y_true, X, training=training, **kwargs)
+        weight = X.get("sample_weight", torch.ones(()))
+        loss = self._weighted_mean(losses, y_true, weight.expand(len(losses)))
+        groups = X["group"].to(losses.device)
+        correct = y_pred.argmax(1) == y_true.to(y_pred.device)
+        for penalty in penalties:
+            loss = loss + penalty(losses, groups, correct)
+        return loss
+
+
+class _Epochs(Callback):
+    """Brings the scales up to date at each epoch, and keeps the best one."""
+
+    def __init__(self, tuning):
+        self.tuning, self.best, self.best_loss, self.best_epoch = tuning, None, math.inf, None
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.tuning.fake.rescale()
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.tuning.validation is None:
+            return
+        with self.tuning.fake.applied(training=False):
+            records = self.tuning.validation(net.module_)
+        for name, value in records.items():
+            net.history.record(name, value)
+        better = records["validation_loss"] < self.best_loss
+        net.history.record("validation_loss_best", better)
+        if better:
+            self.best_loss, self.best_epoch = records["validation_loss"], len(net.history)
+            self.best = self.tuning.fake.state()
+
+
+def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
+    """Fine-tune ``tuning.fake.module`` as the trained ``net`` trains.
+
+    Returns
+    -------
+    history : skorch.history.History
+        Of the fine-tuning.
+    best_epoch : int or None
+        The epoch that was kept, from 1, where there was a validation.
+    """
+    net, epochs_callback = _copy(net, tuning.fake.module), _Epochs(tuning)
+    net.max_epochs = epochs
+    with (
+        seeded(seed),
+        tensor_training(net, sample_weight, base=FineTuning, tuning_=tuning),
+    ):
+        verbose, net.verbose = net.verbose, 0  # or skorch announces each of these
+        net._initialize_callbacks()
+        net._initialize_optimizer()
+        net._initialize_history()
+        net.verbose = verbose
+        net.callbacks_.insert(0, ("quantization", epochs_callback))
+        net.partial_fit(X, y, **fit_params)
+        if epochs_callback.best is not None:
+            tuning.fake.restore(epochs_callback.best)
+    for parameter in tuning.fake.module.parameters():
+        parameter.grad = None
+    return net.history_, epochs_callback.best_epoch
+
+
+def _copy(net, module):
+    """Return a copy of a trained net around another module, to be trained on."""
+    left_out = ("module_", "optimizer_", "callbacks_", "history_")
+    copied = object.__new__(type(net))
+    attributes = {name: value for name, value in vars(net).items() if name not in left_out}
+    known = {id(net): copied, id(net.module_): module}
+    known |= {id(m): m for m in [net.module] if isinstance(m, nn.Module)}
+    vars(copied).update(copy.deepcopy(attributes, known))
+    vars(copied).update(module_=module, history_=None)
+    return copied

@@ -1,0 +1,204 @@
+"""Bits of each layer or channel, chosen from what the trained network loses."""
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from skqfair.classifiers._seeding import seeded
+from skqfair.quantization import (
+    CHOICES,
+    QuantizationScheme,
+    QuantizedTensor,
+    allocate_bits,
+    check_budget,
+    plain_copy,
+    quantizable_weights,
+)
+
+__all__ = ["AUTOMATIC", "build_scheme", "check_layer_bits", "losses"]
+
+AUTOMATIC = ("auto", "fairquant", "first_last_8")
+"""The rules that ``layer_bits`` can name."""
+
+_BUDGETED = ("auto", "fairquant")
+_FAIRQUANT = (2, 4, 8)
+
+
+def check_layer_bits(layer_bits, bit_budget, weight_bits):
+    """Raise if ``bit_budget`` does not fit ``layer_bits``."""
+    budgeted = isinstance(layer_bits, str) and layer_bits in _BUDGETED
+    if bit_budget is not None and not budgeted:
+        raise ValueError(
+            f'bit_budget={bit_budget!r} is for layer_bits="auto" or "fairquant" only; leave it None, '
+            'or set layer_bits="auto".'
+        )
+    if budgeted and bit_budget is None:
+        raise ValueError(
+            f"layer_bits={layer_bits!r} needs bit_budget, the mean bits per weight; e.g. bit_budget=4."
+        )
+    if budgeted:
+        check_budget(bit_budget, CHOICES if layer_bits == "auto" else _FAIRQUANT, "bit_budget")
+    if layer_bits == "first_last_8" and weight_bits is None:
+        raise ValueError('layer_bits="first_last_8" needs weight_bits for the layers between.')
+
+
+def build_scheme(clf, calibration, trained=None, rows=None):
+    """Return the scheme of a classifier.
+
+    Parameters
+    ----------
+    clf : NetworkClassifier
+        With the parameters of the quantization.
+    calibration : str
+        How scales are found.
+    trained : TrainedNetwork, optional
+        Without it, what depends on the trained weights is left out.
+    rows : callable, optional
+        Draws the positions of the calibration sample.
+    """
+    layer_bits = clf.layer_bits
+    options = {
+        "weight_bits": clf.weight_bits,
+        "activation_bits": clf.activation_bits,
+        "granularity": clf.granularity,
+        "calibration": calibration,
+    }
+    if isinstance(layer_bits, str):
+        if trained is None:
+            return QuantizationScheme(**options)
+        module = plain_copy(trained.network.module).eval()
+        if layer_bits == "first_last_8":
+            names = list(quantizable_weights(module))
+            layer_bits = {names[0]: 8, names[-1]: 8}
+        elif layer_bits == "auto":
+            layer_bits = _minimax(module, trained, rows(), clf.bit_budget, options)
+        else:
+            layer_bits = _by_importance(module, trained, rows(), clf.bit_budget)
+    return QuantizationScheme(**options, layer_bits=layer_bits)
+
+
+def losses(network, module, X, y):
+    """Return the cross-entropy of each sample under ``module``, float64, shape (n,)."""
+    outputs = network.outputs(X, module, padded=False).double().numpy()
+    rows = np.arange(len(y))
+    if network.returns_logits:
+        return -log_softmax(outputs, axis=1)[rows, y]
+    return -np.log(np.maximum(outputs[rows, y], np.finfo(np.float64).tiny))
+
+
+def _group_means(values, codes, n_groups):
+    """Return the mean of each group that has samples, shape (..., present groups)."""
+    counts = np.bincount(codes, minlength=n_groups)
+    return (np.bincount(codes, weights=values, minlength=n_groups) / np.maximum(counts, 1))[counts > 0]
+
+
+def _sample(trained, rows):
+    codes = np.zeros(len(rows), int) if trained.groups is None else trained.groups.codes[rows]
+    return trained.X[rows], trained.y[rows], codes
+
+
+def _minimax(module, trained, rows, budget, options):
+    """Return the allocation whose worst group loses least, from measured sensitivities."""
+
+    def compute():
+        with seeded(trained.seed):
+            return _measured(module, trained, rows, options)
+
+    parts = ("sensitivity", rows, options["granularity"], options["calibration"], CHOICES)
+    sensitivity = trained.cached(parts, compute)
+    parameters, names = dict(module.named_parameters()), list(quantizable_weights(module))
+    sizes = [parameters[name].numel() for name in names]
+    bits = allocate_bits(sensitivity, sizes, budget=budget)
+    return {name: int(b) for name, b in zip(names, bits, strict=True)}
+
+
+def _measured(module, trained, rows, options):
+    """Return the loss increase of each group when one layer alone is quantized, shape (L, choices, G).
+
+    One pass over the sample for each layer and width serves all groups; a second-order prediction
+    needs a Hessian-vector product for each layer, width and group, and is only a prediction.
+    """
+    X, y, codes = _sample(trained, rows)
+    n_groups = int(codes.max()) + 1
+    before = _group_means(losses(trained.network, module, X, y), codes, n_groups)
+    parameters = dict(module.named_parameters())
+    increases = []
+    for name, axis in quantizable_weights(module).items():
+        parameter = parameters[name].detach()
+        values = parameter.clone()
+        for bits in CHOICES:
+            quantized = QuantizedTensor.from_float(
+                values,
+                bits,
+                per_channel=options["granularity"] == "per_channel",
+                calibration=options["calibration"],
+                axis=axis,
+            )
+            parameter.copy_(quantized.dequantize())
+            after = losses(trained.network, module, X, y)
+            increases.append(_group_means(after, codes, n_groups) - before)
+        parameter.copy_(values)
+    return np.reshape(increases, (-1, len(CHOICES), len(before)))
+
+
+def _by_importance(module, trained, rows, budget):
+    """Return FairQuant's bits of each channel: 2, 4 or 8 by quantiles of the groups' importance.
+
+    The importance of a weight to a group is (gradient of the group's loss x weight)², summed over
+    batches; each group's map is divided by its share of the total, and the largest over the groups
+    counts, averaged over the channel. The shares of channels at 4 and 8 bits are equal (at 2 none
+    beyond 6 bits), as large as the budget allows.
+    """
+
+    def compute():
+        with seeded(trained.seed):
+            return _channel_importance(module, trained, rows)
+
+    importance = trained.cached(("importance", rows), compute)
+    parameters, axes = dict(module.named_parameters()), quantizable_weights(module)
+    sizes = [
+        np.full(len(importance[name]), parameters[name].numel() / len(importance[name])) for name in axes
+    ]
+    scores, weights = np.concatenate([importance[name] for name in axes]), np.concatenate(sizes)
+    order = np.argsort(-scores, kind="stable")
+    best = None
+    for level in np.linspace(0, 1, 1001):
+        eight, four = (level, level) if level <= 0.5 else (level, 1 - level)
+        bits = np.full(len(scores), 2)
+        bits[order[: round((eight + four) * len(order))]] = 4
+        bits[order[: round(eight * len(order))]] = 8
+        if (bits * weights).sum() <= budget * weights.sum() * (1 + 1e-9):
+            best = bits
+    ends = np.cumsum([len(size) for size in sizes])[:-1]
+    return {name: part.tolist() for name, part in zip(axes, np.split(best, ends), strict=True)}
+
+
+def _channel_importance(module, trained, rows):
+    X, y, codes = _sample(trained, rows)
+    device = next(module.parameters()).device
+    parameters, axes = dict(module.named_parameters()), quantizable_weights(module)
+    wanted = [parameters[name].requires_grad_() for name in axes]
+    groups = np.unique(codes)
+    maps = {g: [torch.zeros_like(p) for p in wanted] for g in groups}
+    network, size = trained.network, trained.network.batch_size(len(X))
+    for start in np.arange(0, len(X), size):
+        part = slice(start, start + size)
+        for g in groups:
+            members = codes[part] == g
+            if not members.any():
+                continue
+            outputs = module(torch.as_tensor(X[part][members], device=device))
+            logits = outputs if network.returns_logits else outputs.clamp(min=1e-30).log()
+            target = torch.as_tensor(y[part][members], device=device)
+            loss = torch.nn.functional.cross_entropy(logits, target)
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            for total, gradient, weight in zip(maps[g], gradients, wanted, strict=True):
+                if gradient is not None:
+                    total += (gradient * weight.detach()).square()
+    totals = np.array([float(sum(m.sum() for m in maps[g])) for g in groups])
+    shares = np.maximum(totals / (totals.sum() or 1.0), 1e-8)
+    result = {}
+    for i, (name, axis) in enumerate(axes.items()):
+        worst = torch.stack([maps[g][i] / s for g, s in zip(groups, shares, strict=True)]).amax(0)
+        result[name] = worst.movedim(axis, 0).flatten(1).mean(1).cpu().numpy()
+    return result
