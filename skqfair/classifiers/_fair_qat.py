@@ -1,36 +1,26 @@
 """Quantization-aware training with mitigations."""
 
-import warnings
+from functools import partial
 from numbers import Integral, Real
 
-import numpy as np
-import pandas as pd
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
+from skorch.history import History
 
 from skqfair.classifiers._base import NetworkClassifier, observe
 from skqfair.classifiers._finetuning import Tuning, fine_tune
-from skqfair.classifiers._mixed_precision import (
-    AUTOMATIC,
-    build_scheme,
-    check_layer_bits,
-    losses,
+from skqfair.classifiers._mitigations import (
+    Validation,
+    bound_report,
+    build_penalties,
+    check_mitigations,
+    expected_draws,
+    hold_out,
+    loss_weights,
 )
-from skqfair.classifiers._penalties import AccuracyBound, GapPenalty
-from skqfair.exceptions import (
-    AccuracyBoundWarning,
-    CompoundedMitigationWarning,
-    DivergedTrainingError,
-    SmallCellWarning,
-)
-from skqfair.mitigation import (
-    BALANCES,
-    SAMPLINGS,
-    CellSampler,
-    balancing_weights,
-    cell_report,
-    make_cells,
-)
+from skqfair.classifiers._mixed_precision import AUTOMATIC, build_scheme, check_layer_bits
+from skqfair.exceptions import DivergedTrainingError
+from skqfair.mitigation import BALANCES, SAMPLINGS, cell_report, make_cells
 from skqfair.quantization import FakeQuantization, plain_copy
 
 __all__ = ["FairQATClassifier"]
@@ -69,7 +59,8 @@ class FairQATClassifier(NetworkClassifier):
     qat_epochs : int, default=5
         Epochs of fine-tuning; 0 is post-training quantization.
     qat_lr : float or None, default=None
-        Learning rate of the fine-tuning; None is 0.3 times that of the net. Parameter groups of the
+        Learning rate at the start of the fine-tuning; None is 0.3 times that of the net. It falls to
+        0 along a cosine, unless the net has an ``LRScheduler`` of its own. Parameter groups of the
         optimizer keep their ratios.
     sampling : {"balanced", "oversample", "undersample"} or None, default=None
         "balanced" draws every cell equally often, n draws an epoch, with replacement; "oversample"
@@ -261,7 +252,7 @@ class FairQATClassifier(NetworkClassifier):
             If the loss of the fine-tuning becomes NaN or infinite; ``estimator_`` is then the
             trained float net.
         """
-        self._check_mitigations(sensitive_features)
+        check_mitigations(self, sensitive_features)
         check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits)
         trained = self._fit_float(
             X,
@@ -270,26 +261,28 @@ class FairQATClassifier(NetworkClassifier):
             sample_weight,
             fit_params,
             before_training=build_scheme(self, "mse").resolve,
-            hold_out=None if self.validation_fraction is None else self._hold_out,
+            hold_out=None if self.validation_fraction is None else partial(hold_out, self),
         )
         self._forget()
         self._publish(trained)
         scheme = build_scheme(self, "mse", trained, lambda: self._calibration_rows(trained))
         fake = self._fake_quantization(trained, scheme)
         cells = make_cells(self.balance, trained.y, trained.classes, trained.groups)
-        weights = self._loss_weights(trained, cells)
+        weights, draws = loss_weights(self, trained, cells), expected_draws(self, cells)
+        n_steps = trained.network.steps_per_epoch(int(draws.sum()))
         tuning = Tuning(
             fake,
             lr=self.qat_lr,
+            n_steps=self.qat_epochs * n_steps,
             sampling=self.sampling,
             cells=cells.codes,
             seed=trained.seed,
-            penalties=self._penalties(trained),
-            validation=None if trained.held_out is None else _Validation(trained),
+            penalties=build_penalties(self, trained, n_steps),
+            validation=None if trained.held_out is None else Validation(trained),
         )
         if tuning.penalties:
             tuning.groups = trained.groups.codes
-        self.history_, self.best_epoch_ = [], None
+        self.history_, self.best_epoch_ = History(), None
         if self.qat_epochs:
             self.history_, self.best_epoch_ = fine_tune(
                 trained.network.net,
@@ -304,10 +297,10 @@ class FairQATClassifier(NetworkClassifier):
         quantized = fake.finish()
         self.latent_module_ = fake.module.eval()
         _check_latent(self.latent_module_)
-        self.cell_weights_ = cell_report(cells, weights, self._draws(cells))
+        self.cell_weights_ = cell_report(cells, weights, draws)
         self._publish_quantized(trained, quantized)
         if self.accuracy_bound is not None:
-            self.accuracy_bound_ = self._bound_report(trained, tuning)
+            self.accuracy_bound_ = bound_report(self, trained, tuning.penalties[-1])
         return self
 
     def __sklearn_is_fitted__(self):
@@ -318,43 +311,6 @@ class FairQATClassifier(NetworkClassifier):
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             if name not in ("n_features_in_", "feature_names_in_"):
                 delattr(self, name)
-
-    def _check_mitigations(self, sensitive_features):
-        balanced = self.sampling is not None or self.mitigation_weight > 0
-        needing = {
-            f"balance={self.balance!r}": balanced and self.balance != "class",
-            f"gap_penalty={self.gap_penalty}": self.gap_penalty > 0,
-            f"accuracy_bound={self.accuracy_bound}": self.accuracy_bound is not None,
-        }
-        for parameter, active in needing.items():
-            if active and sensitive_features is None:
-                raise ValueError(
-                    f"{parameter} needs groups: pass sensitive_features to fit"
-                    + (', or set balance="class".' if "balance" in parameter else ".")
-                )
-        if self.sampling is not None and self.mitigation_weight > 0:
-            warnings.warn(
-                f"sampling={self.sampling!r} and mitigation_weight={self.mitigation_weight} balance the "
-                "same cells, so small cells count more than equally; see cell_weights_, or use one.",
-                CompoundedMitigationWarning,
-                stacklevel=4,
-            )
-
-    def _hold_out(self, y, groups, seed):
-        """Return the mask of the validation samples, drawn from each class of each group."""
-        cells = make_cells("group_class", y, np.arange(y.max() + 1), groups)
-        if groups is None:
-            cells = make_cells("class", y, np.arange(y.max() + 1))
-        rng, out = np.random.default_rng(seed), np.zeros(len(y), dtype=bool)
-        for cell in range(len(cells.index)):
-            rows = rng.permutation(np.flatnonzero(cells.codes == cell))
-            out[rows[: min(len(rows) - 1, round(self.validation_fraction * len(rows)))]] = True
-        if not out.any():
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} leaves nothing to validate on: the "
-                "cells of group and class are too small. Give a larger fraction, or None."
-            )
-        return out
 
     def _fake_quantization(self, trained, scheme):
         network = trained.network
@@ -368,83 +324,6 @@ class FairQATClassifier(NetworkClassifier):
             statistics=self._float_statistics(trained) if observing else None,
             observe=lambda: observe(network, module, sample),
         )
-
-    def _loss_weights(self, trained, cells):
-        balanced = self.sampling is not None or self.mitigation_weight > 0
-        if balanced and (alone := cells.index[cells.counts == 1]).size:
-            warnings.warn(
-                f"balance={self.balance!r}: the cells {alone.tolist()} have a single sample; merge "
-                "them with others, or choose a coarser balance.",
-                SmallCellWarning,
-                stacklevel=4,
-            )
-        if self.mitigation_weight == 0:
-            return trained.sample_weight
-        return balancing_weights(cells, self.mitigation_weight, trained.sample_weight)
-
-    def _draws(self, cells):
-        if self.sampling is None:
-            return cells.counts
-        return np.full(len(cells.index), CellSampler(cells.codes, self.sampling, 0).expected)
-
-    def _penalties(self, trained):
-        penalties = []
-        if self.gap_penalty > 0:
-            penalties.append(GapPenalty(self.gap_penalty, len(trained.groups.index)))
-        if self.accuracy_bound is not None:
-            accuracies = _accuracies(trained, trained.network.module)
-            n_steps = -(-len(trained.X) // trained.network.batch_size(len(trained.X)))
-            penalties.append(
-                AccuracyBound(self.accuracy_bound, accuracies, trained.groups.counts, n_steps)
-            )
-        return penalties
-
-    def _bound_report(self, trained, tuning):
-        """Return what the constraints came to on the training data, and warn of broken ones."""
-        before = _accuracies(trained, trained.network.module)
-        after = _accuracies(trained, self.module_)
-        report = pd.DataFrame(
-            {
-                "float_accuracy": before,
-                "accuracy": after,
-                "drop": before - after,
-                "multiplier": tuning.penalties[-1].multipliers.numpy(),
-            },
-            index=trained.groups.index,
-        )
-        broken = report.index[report["drop"] > self.accuracy_bound]
-        if len(broken):
-            warnings.warn(
-                f"accuracy_bound={self.accuracy_bound} is not kept on the training data by "
-                f"{broken.tolist()} (see accuracy_bound_); allow more bits or qat_epochs.",
-                AccuracyBoundWarning,
-                stacklevel=4,
-            )
-        return report
-
-
-class _Validation:
-    """Losses on the samples that were held out; each group counts equally."""
-
-    def __init__(self, trained):
-        self.network, (self.X, self.y, self.groups) = trained.network, trained.held_out
-
-    def __call__(self, module):
-        """Return the records of an epoch."""
-        each = losses(self.network, module, self.X, self.y)
-        codes = np.zeros(len(each), int) if self.groups is None else self.groups.codes
-        means = np.bincount(codes, weights=each) / np.bincount(codes)
-        return {
-            "validation_loss": float(means.mean()),
-            "validation_worst_group_loss": float(means.max()),
-        }
-
-
-def _accuracies(trained, module):
-    """Return the accuracy of each group on the training data."""
-    predicted = trained.network.outputs(trained.X, module, padded=False).argmax(1).numpy()
-    codes, counts = trained.groups.codes, trained.groups.counts
-    return np.bincount(codes, weights=predicted == trained.y, minlength=len(counts)) / counts
 
 
 def _check_latent(module):

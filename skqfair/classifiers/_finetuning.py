@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from torch.utils.data import Subset
 
@@ -19,7 +19,7 @@ from skqfair.quantization import FakeQuantization
 __all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
 
 LEARNING_RATE_RATIO = 0.3
-"""Learning rate of the fine-tuning over that of the training, unless the user gives one."""
+"""First learning rate of the fine-tuning over that of the training, unless the user gives one."""
 
 
 @dataclass
@@ -31,7 +31,9 @@ class Tuning:
     fake : FakeQuantization
         Of the module that is tuned.
     lr : float or None
-        Learning rate; None is ``LEARNING_RATE_RATIO`` times that of the net.
+        First learning rate; None is ``LEARNING_RATE_RATIO`` times that of the net.
+    n_steps : int
+        Steps of the whole fine-tuning, over which the learning rate falls to 0.
     sampling : str or None
         How cells are sampled.
     cells : ndarray of int, shape (n,), or None
@@ -44,16 +46,20 @@ class Tuning:
         ``(losses, groups, correct) -> term``.
     validation : callable or None
         ``(module) -> dict of records``; the epoch with the least "validation_loss" is kept.
+    first_lr : float
+        The learning rate at the beginning, once that is known.
     """
 
     fake: FakeQuantization
     lr: float | None = None
+    n_steps: int = 1
     sampling: str | None = None
     cells: np.ndarray | None = None
     seed: int = 0
     groups: np.ndarray | None = None
     penalties: list = field(default_factory=list)
     validation: object = None
+    first_lr: float | None = None
 
 
 class FineTuning(TensorTraining):
@@ -72,6 +78,7 @@ class FineTuning(TensorTraining):
             optimizer = getattr(self, name + "_")
             base = optimizer.param_groups[0]["lr"]
             lr = base * LEARNING_RATE_RATIO if self.tuning_.lr is None else self.tuning_.lr
+            self.tuning_.first_lr = lr
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * lr / base if base else lr
                 group["params"] = [p for p in group["params"] if not any(p is s for s in scales)]
@@ -117,7 +124,7 @@ class FineTuning(TensorTraining):
             epoch = len(self.history)
             raise DivergedTrainingError(
                 f"fine-tuning diverged: the loss is {loss} in epoch {epoch}. Lower "
-                f"qat_lr (now {self.optimizer_.param_groups[0]['lr']:.2g}), gap_penalty or the "
+                f"qat_lr (now {self.tuning_.first_lr:.2g}), gap_penalty or the "
                 "learning rate of the net. The float net is kept in estimator_."
             )
         return step
@@ -152,6 +159,21 @@ class _Epochs(Callback):
 
     def __init__(self, tuning):
         self.tuning, self.best, self.best_loss, self.best_epoch = tuning, None, math.inf, None
+        self.step, self.anneals = 0, True
+
+    def on_train_begin(self, net, **kwargs):
+        # a schedule of the user's holds in the place of ours
+        self.anneals = not any(isinstance(c, LRScheduler) for _, c in net.callbacks_)
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        """Let the learning rates fall to 0 along a cosine."""
+        if training and self.anneals:
+            groups = [g for name in net._optimizers for g in getattr(net, name + "_").param_groups]
+            for group in groups:
+                start = group.setdefault("initial_lr", group["lr"])
+                share = min(1.0, self.step / self.tuning.n_steps)
+                group["lr"] = start * (1 + math.cos(math.pi * share)) / 2
+            self.step += 1
 
     def on_epoch_begin(self, net, **kwargs):
         self.tuning.fake.rescale()

@@ -62,7 +62,7 @@ def cell_report(cells, weights, draws):
         sample: draws per sample times loss weight, mean 1 over the samples.
     """
     counts = cells.counts
-    weights = np.ones(len(cells.codes)) if weights is None else weights
+    weights = np.ones(len(cells.codes)) if weights is None else weights / np.mean(weights)
     mean = np.bincount(cells.codes, weights=weights, minlength=len(counts)) / counts
     effective = draws / counts * mean
     return pd.DataFrame(

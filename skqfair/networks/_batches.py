@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from skorch.dataset import Dataset as SkorchDataset
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -12,11 +13,11 @@ from torch.utils.data import (
     default_collate,
 )
 
-__all__ = ["BatchLoader", "TensorData", "WeightedCollate", "WeightedData"]
+__all__ = ["BatchLoader", "TensorData", "WeightedCollate", "WeightedData", "WeightedSkorchData"]
 
 
-class TensorData(Dataset):
-    """Rows of X and y held as tensors.
+class TensorData(SkorchDataset):
+    """Rows of X and y held as tensors; callbacks of skorch find the arrays in ``X`` and ``y``.
 
     Parameters
     ----------
@@ -27,23 +28,27 @@ class TensorData(Dataset):
     """
 
     def __init__(self, X, y=None):
+        self.X, self.y = X, y
         # torch takes arrays that are contiguous and can be written to
-        self.X = X if isinstance(X, torch.Tensor) else torch.as_tensor(np.require(X, None, ["C", "W"]))
-        self.y = torch.zeros(len(self.X), dtype=torch.long) if y is None else torch.as_tensor(y)
-        if len(self.X) != len(self.y):
-            raise ValueError(f"X and y differ in length: {len(self.X)} and {len(self.y)}.")
+        self.inputs = (
+            X if isinstance(X, torch.Tensor) else torch.as_tensor(np.require(X, None, ["C", "W"]))
+        )
+        n = len(self.inputs)
+        self.targets = torch.zeros(n, dtype=torch.long) if y is None else torch.as_tensor(y)
+        if n != len(self.targets):
+            raise ValueError(f"X and y differ in length: {n} and {len(self.targets)}.")
 
     def __len__(self):
-        return len(self.X)
+        return len(self.inputs)
 
     def __getitem__(self, index):
-        return self.X[index], self.y[index]
+        return self.inputs[index], self.targets[index]
 
     def rows(self, index):
         """Return the batch of these rows; ``index`` is a slice or a 1-d tensor of positions."""
         if isinstance(index, slice):
-            return self.X[index].clone(), self.y[index]  # modules may work in place
-        return self.X.index_select(0, index), self.y.index_select(0, index)
+            return self.inputs[index].clone(), self.targets[index]  # modules may work in place
+        return self.inputs.index_select(0, index), self.targets.index_select(0, index)
 
 
 class WeightedData(Dataset):
@@ -80,6 +85,10 @@ class WeightedData(Dataset):
 
     def _with_extras(self, x, index):
         return {"X": x, **{name: values[index] for name, values in self.extras.items()}}
+
+
+class WeightedSkorchData(WeightedData, SkorchDataset):
+    """The same around a dataset of skorch's, which its callbacks recognise as such."""
 
 
 class WeightedCollate:

@@ -10,7 +10,13 @@ from skorch.dataset import Dataset
 from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from skqfair.networks._batches import BatchLoader, TensorData, WeightedCollate, WeightedData
+from skqfair.networks._batches import (
+    BatchLoader,
+    TensorData,
+    WeightedCollate,
+    WeightedData,
+    WeightedSkorchData,
+)
 
 __all__ = ["TensorTraining", "prediction_view", "tensor_training"]
 
@@ -89,7 +95,10 @@ class TensorTraining:
     def get_dataset(self, X, y=None):
         """Return the dataset, with weights while training with them."""
         dataset, extras = super().get_dataset(X, y), self._extras()
-        return WeightedData(dataset, **extras) if extras and y is not None else dataset
+        if not extras or y is None:
+            return dataset
+        kind = WeightedSkorchData if isinstance(dataset, Dataset) else WeightedData
+        return kind(dataset, **extras)
 
     def _extras(self):
         """Return what travels with the samples inside a batch."""

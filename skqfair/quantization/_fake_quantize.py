@@ -246,7 +246,7 @@ class _Weight:
         latent, scale = self.parameter.data, self.scale.data
         if isinstance(self.scale, nn.Parameter):
             self._scale_gradient(grad, latent, scale)
-        grad.mul_(latent.abs() <= scale * (self.limit + 0.5))
+        _zero_beyond_(grad, latent, scale * (self.limit + 0.5))
         if before is not None:
             grad.add_(before)
 
@@ -262,12 +262,28 @@ class _Weight:
         )
 
 
+_keep_where_positive = torch.ops.aten.threshold_backward
+
+
+def _zero_beyond_(grad, values, largest):
+    """Set ``grad`` to 0 where |values| > largest, in place; several times faster than a mask."""
+    margin = values.abs().neg_().add_(largest)
+    return _keep_where_positive.grad_input(grad, margin, _below_zero(grad), grad_input=grad)
+
+
+def _below_zero(values):
+    """Return the largest negative number: zero is kept too."""
+    return -torch.finfo(values.dtype).tiny
+
+
 def _scale_slope(ratio, low, high):
-    """Return the derivative of the dequantized values by the scale; overwrites ``ratio``."""
+    """Return the derivative of the dequantized values by the scale.
+
+    Inside the grid it is round(r) - r; beyond it, the limit.
+    """
     inside = ratio.clamp(low, high)
-    codes = inside.round()
-    # beyond the grid the ratio counts no more: the slope is the limit itself
-    return codes.sub_(ratio.mul_(inside == ratio))
+    beyond = (ratio - inside).abs_()
+    return inside.round().sub_(inside).add_(_keep_where_positive(inside, beyond, 0))
 
 
 class _QuantizeInput(torch.autograd.Function):
@@ -285,13 +301,12 @@ class _QuantizeInput(torch.autograd.Function):
         to_values = to_scale = None
         if ctx.needs_input_grad[0]:
             largest = scale * (ctx.high + 0.5)
-            if ctx.low:
-                to_values = grad * (values.abs() <= largest)
-            else:
-                to_values = grad * ((values >= 0) & (values <= largest))
+            to_values = _zero_beyond_(grad.clone(), values, largest)
+            if not ctx.low:
+                to_values = _keep_where_positive(to_values, values, _below_zero(values))
         if ctx.needs_input_grad[1]:
-            slope = _scale_slope(values / scale, ctx.low, ctx.high).mul_(grad)
-            to_scale = slope.sum().mul_(ctx.factor(values)).reshape(scale.shape)
+            slope = _scale_slope(values / scale, ctx.low, ctx.high)
+            to_scale = torch.vdot(slope.flatten(), grad.flatten()).mul_(ctx.factor(values))
         return to_values, to_scale, None, None, None
 
 

@@ -89,7 +89,6 @@ PARAMETERS = {
         r"layer_bits\['output'\] must be an integer from 2 to 16",
     ),
     "layer_bits type": ({"layer_bits": 4}, "'layer_bits' parameter"),
-    "bit_budget": ({"bit_budget": 4}, 'bit_budget=4 is for layer_bits="auto" only'),
     "memory": ({"memory": 3}, "'memory' parameter"),
     "random_state": ({"random_state": "x"}, "'random_state' parameter"),
 }
@@ -101,12 +100,6 @@ def test_parameters(problem, case):
     changes, message = PARAMETERS[case]
     with pytest.raises(ValueError, match=message):
         QuantizedClassifier(small(), **{"random_state": 0, **changes}).fit(X, y)
-
-
-def test_auto_says_what_to_do_instead(problem):
-    X, y, _ = problem
-    with pytest.raises(NotImplementedError, match="give weight_bits, or a dict"):
-        QuantizedClassifier(layer_bits="auto", bit_budget=4).fit(X, y)
 
 
 class Pair(MLP):

@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skqfair import QuantizedClassifier
+from skqfair import FairQATClassifier, QuantizedClassifier
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -13,7 +13,12 @@ EXPECTED_FAILURES = {
 
 
 @parametrize_with_checks(
-    [QuantizedClassifier(), QuantizedClassifier(weight_bits=4, activation_bits=8)],
+    [
+        QuantizedClassifier(),
+        QuantizedClassifier(weight_bits=4, activation_bits=8),
+        FairQATClassifier(qat_epochs=3),
+        FairQATClassifier(qat_epochs=1, scale="learned", activation_bits=8, layer_bits="first_last_8"),
+    ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

@@ -11,13 +11,13 @@ from nets import CODES, small
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from skqfair import QuantizedClassifier
+from skqfair import FairQATClassifier, QuantizedClassifier
 
 
-@pytest.fixture
-def fitted(problem):
+@pytest.fixture(params=[QuantizedClassifier, FairQATClassifier])
+def fitted(problem, request):
     X, y, _ = problem
-    return QuantizedClassifier(small(), weight_bits=3, activation_bits=6, random_state=0).fit(X, y)
+    return request.param(small(), weight_bits=3, activation_bits=6, random_state=0).fit(X, y)
 
 
 @pytest.mark.parametrize("library", ["pickle", "joblib"])

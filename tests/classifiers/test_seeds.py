@@ -9,14 +9,17 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_validate
 from skorch.dataset import Dataset
 
-from skqfair import QuantizedClassifier
+from skqfair import FairQATClassifier, QuantizedClassifier
 
 NET = small(module__dropout=0.2, module__batch_norm=True)
 
 
-@pytest.fixture
-def clf():
-    return QuantizedClassifier(NET, activation_bits=8, recalibrate_batchnorm=True, random_state=0)
+@pytest.fixture(params=["quantized", "tuned"])
+def clf(request):
+    if request.param == "quantized":
+        return QuantizedClassifier(NET, activation_bits=8, recalibrate_batchnorm=True, random_state=0)
+    options = {"activation_bits": 8, "sampling": "balanced", "balance": "class", "qat_epochs": 2}
+    return FairQATClassifier(NET, scale="learned", validation_fraction=0.2, random_state=0, **options)
 
 
 def test_same_seed_same_bits(problem, clf):

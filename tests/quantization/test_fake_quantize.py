@@ -1,0 +1,207 @@
+"""The gradients of fake quantization against autograd on the formulas of the docstrings."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from module_zoo import ZOO, build
+from torch import nn
+
+from skqfair.quantization import (
+    FakeQuantization,
+    QuantizationScheme,
+    convert,
+    observe_activations,
+    plain_copy,
+    quantizable_weights,
+)
+
+
+def straight_through(weight, scale, limit, learned):
+    """The estimator, spelled out by detach; its own path from scratch to the gradients."""
+    ratio = weight / scale
+    inside = ratio.abs() <= limit + 0.5
+    codes = ratio.detach().round().clamp(-limit, limit)
+    passed = torch.where(inside, weight, weight.detach())
+    value = passed + (codes * scale - weight).detach()
+    if not learned:
+        return value
+    slope = torch.where(ratio.abs() <= limit, codes - ratio, ratio.sign() * limit).detach()
+    return value + slope * (scale - scale.detach())
+
+
+def stepped(module, fake, X):
+    with fake.applied(training=True):
+        loss = module(X).square().mean()
+        loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8, [2, 4, 8, 2, 3]])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_gradients_of_weights_and_scales(bits, learned, granularity):
+    if isinstance(bits, list) and granularity == "per_tensor":
+        pytest.skip("one scale for all channels has one width")
+    torch.manual_seed(0)
+    module, X = nn.Sequential(nn.Linear(6, 5, bias=False)).double(), torch.randn(20, 6).double()
+    module[0].weight.data[0, 0] = 5.0  # far beyond the others: clipped
+    scheme = QuantizationScheme(8, layer_bits={"0": bits}, granularity=granularity)
+    fake = FakeQuantization(module, scheme, learned=learned)
+    loss = stepped(module, fake, X)
+
+    weight = module[0].weight.detach().clone().requires_grad_()
+    scale = fake.weights["0.weight"].scale.detach().clone().requires_grad_()
+    limit = torch.tensor(2.0) ** (torch.tensor(bits, dtype=torch.double) - 1) - 1
+    limit = limit[:, None] if isinstance(bits, list) else limit
+    expected = (X @ straight_through(weight, scale, limit, learned).T).square().mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(module[0].weight.grad, weight.grad)
+    if learned:
+        n = weight.numel() / scale.numel()
+        factor = 1 / torch.sqrt(n * limit)
+        torch.testing.assert_close(
+            fake.learned_scales[0].grad,
+            scale.grad * factor.reshape_as(scale) if limit.ndim else scale.grad * factor,
+        )
+        assert (fake.learned_scales[0].grad != 0).all()
+    else:
+        assert not fake.learned_scales
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("learned", [True, False])
+def test_gradients_through_inputs(signed, learned):
+    torch.manual_seed(0)
+    first = nn.Linear(6, 5).double()
+    module = nn.Sequential(first, nn.Identity() if signed else nn.ReLU(), nn.Linear(5, 3).double())
+    X = torch.randn(50, 6).double()
+    scheme = QuantizationScheme(None, activation_bits=3, calibration="percentile")
+    with observe_activations(module) as statistics:
+        module(X)
+    if not learned:
+        statistics["2"].high /= 2  # so that something clips
+        statistics["2"].low /= 2
+        scheme = QuantizationScheme(None, activation_bits=3, calibration="minmax")
+    fake = FakeQuantization(module, scheme, learned=learned, statistics=statistics)
+    assert fake.inputs["2"].signed == signed
+    loss = stepped(module, fake, X)
+
+    scales = [hook.scale.detach().clone().requires_grad_() for hook in fake.inputs.values()]
+
+    def quantized(values, scale, hook):
+        ratio = values / scale
+        inside = (ratio.abs() <= hook.high + 0.5) & ((values >= 0) | signed)
+        codes = ratio.detach().round().clamp(hook.low, hook.high)
+        passed = torch.where(inside, values, values.detach())
+        value = passed + (codes * scale - values).detach()
+        beyond = (ratio < hook.low) | (ratio > hook.high)
+        slope = torch.where(beyond, codes, codes - ratio).detach()
+        return value + slope * (scale - scale.detach())
+
+    weight = first.weight.detach().clone().requires_grad_()
+    hooks = list(fake.inputs.values())
+    hidden = nn.functional.linear(quantized(X, scales[0], hooks[0]), weight, first.bias.detach())
+    hidden = module[1](hidden)
+    outputs = module[2].weight.detach() @ quantized(hidden, scales[1], hooks[1]).T
+    expected = (outputs.T + module[2].bias.detach()).square().mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(first.weight.grad, weight.grad)
+    if learned:
+        for found, scale, hook, n in zip(fake.learned_scales, scales, hooks, (6, 5), strict=True):
+            torch.testing.assert_close(found.grad, scale.grad / np.sqrt(n * hook.high))
+            assert found.grad != 0
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("learned", [True, False])
+def test_any_module_trains_on_its_grid(name, learned):
+    """Weights get gradients; the latent ones come back untouched; the result is on its grid."""
+    module, X = build(name)
+    module = plain_copy(module)
+    fake = FakeQuantization(module, QuantizationScheme(3), learned=learned)
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    modes = [m.training for m in module.modules()]
+    outputs = {}
+    with fake.applied(training=True):
+        outputs["train"] = module(*X) if isinstance(X, tuple) else module(X)
+        outputs["train"].square().mean().backward()
+    assert modes == [m.training for m in module.modules()]
+    parameters = dict(module.named_parameters())
+    for weight in quantizable_weights(module):
+        assert torch.equal(parameters[weight], before[weight])
+    got = [parameters[n].grad for n in quantizable_weights(module) if parameters[n].grad is not None]
+    assert got
+    assert all(bool(grad.isfinite().all()) for grad in got)
+    finished = fake.finish()
+    assert not [n for n, _ in module.named_parameters() if n.startswith("quantization_scale")]
+    for weight in finished.weights.values():
+        rows = weight.codes.movedim(weight.axis, 0).flatten(1)
+        assert max(len(row.unique()) for row in rows) <= 2**3 - 1
+
+
+def test_finish_is_post_training_quantization_of_the_latent_weights():
+    torch.manual_seed(0)
+    module, X = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(30, 6)
+    fake = FakeQuantization(module, QuantizationScheme(3))
+    for _ in range(3):
+        module.zero_grad()
+        stepped(module, fake, X)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter -= 0.1 * parameter.grad
+    expected = convert(copy.deepcopy(module), QuantizationScheme(3))
+    for name, weight in fake.finish().weights.items():
+        assert torch.equal(weight.codes, expected.weights[name].codes)
+        assert torch.equal(weight.scale, expected.weights[name].scale)
+
+
+def test_scales_stay_during_an_epoch_and_follow_at_its_end():
+    torch.manual_seed(0)
+    module, X = nn.Sequential(nn.Linear(6, 5)), torch.randn(30, 6)
+    fake = FakeQuantization(module, QuantizationScheme(3))
+    start = fake.weights["0.weight"].scale.clone()
+    stepped(module, fake, X)
+    module[0].weight.data *= 2
+    with fake.applied(training=True):
+        assert torch.equal(fake.weights["0.weight"].scale, start)
+    with fake.applied(training=False):
+        torch.testing.assert_close(fake.weights["0.weight"].scale, 2 * start)
+
+
+def test_learned_scales_start_as_published_and_stay_positive():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 5))
+    module[0].weight.data[2] = 0
+    fake = FakeQuantization(module, QuantizationScheme(4), learned=True)
+    scale, magnitude = fake.weights["0.weight"].scale, module[0].weight.detach().abs()
+    expected = 2 * magnitude.mean(1, keepdim=True) / np.sqrt(7)
+    expected[2] = 1
+    torch.testing.assert_close(scale.detach(), expected)
+    scale.data.fill_(-1.0)
+    with fake.applied(training=True):
+        assert (scale > 0).all()
+        assert module[0].weight.isfinite().all()
+
+
+def test_gradients_of_several_backwards_add_up():
+    torch.manual_seed(0)
+    module, X = nn.Sequential(nn.Linear(6, 5)), torch.randn(30, 6)
+    fake = FakeQuantization(module, QuantizationScheme(3), learned=True)
+    stepped(module, fake, X)
+    once = [module[0].weight.grad.clone(), fake.learned_scales[0].grad.clone()]
+    stepped(module, fake, X)
+    torch.testing.assert_close(module[0].weight.grad, 2 * once[0])
+    torch.testing.assert_close(fake.learned_scales[0].grad, 2 * once[1])
+
+
+def test_an_error_inside_gives_the_weights_back():
+    module = nn.Sequential(nn.Linear(6, 5))
+    fake = FakeQuantization(module, QuantizationScheme(2))
+    before = module[0].weight.detach().clone()
+    with pytest.raises(RuntimeError, match="on purpose"), fake.applied(training=True):
+        raise RuntimeError("on purpose")
+    assert torch.equal(module[0].weight, before)
