@@ -189,7 +189,7 @@ print(left.round(3).to_string())
 # Reading it
 # ----------
 # On these data the fine-tuning does what it should for accuracy: most of what 2 bits took comes back,
-# at a tenth of the size. Balancing race × sex does not do what one might hope: no weight and no
+# at a tenth of the size. Balancing race by sex does not do what one might hope: no weight and no
 # sampling lowers FVO by more than its spread over the folds, in the float controls either, and
 # oversampling costs a point of accuracy. That is no accident. The groups are unequal because their
 # shares of high incomes are, and all are learned about equally well for what the columns say;

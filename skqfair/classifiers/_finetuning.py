@@ -155,7 +155,7 @@ class FineTuning(TensorTraining):
 
 
 class _Epochs(Callback):
-    """Brings the scales up to date at each epoch, and keeps the best one."""
+    """Re-estimates the scales at each epoch, lets the learning rate fall, keeps the best epoch."""
 
     def __init__(self, tuning):
         self.tuning, self.best, self.best_loss, self.best_epoch = tuning, None, math.inf, None
@@ -189,7 +189,7 @@ class _Epochs(Callback):
         net.history.record("validation_loss_best", better)
         if better:
             self.best_loss, self.best_epoch = records["validation_loss"], len(net.history)
-            self.best = self.tuning.fake.state()
+            self.best = {name: value.clone() for name, value in net.module_.state_dict().items()}
 
 
 def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
@@ -216,7 +216,7 @@ def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
         net.callbacks_.insert(0, ("quantization", epochs_callback))
         net.partial_fit(X, y, **fit_params)
         if epochs_callback.best is not None:
-            tuning.fake.restore(epochs_callback.best)
+            tuning.fake.module.load_state_dict(epochs_callback.best)
     for parameter in tuning.fake.module.parameters():
         parameter.grad = None
     return net.history_, epochs_callback.best_epoch

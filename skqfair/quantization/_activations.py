@@ -54,10 +54,13 @@ class ActivationStatistics:
         """Mean of the magnitudes of the values looked at."""
         return float(torch.cat(self._values).abs().mean())
 
-    def quantizer(self, bits, calibration):
-        """Return the :class:`ActivationQuantizer` for ``bits`` and ``calibration``."""
-        bits = check_bits(bits, "activation_bits")
-        levels = q_max(bits) if self.signed else 2**bits - 1
+    def quantizer(self, bits, calibration, *, signed=None):
+        """Return the :class:`ActivationQuantizer` for ``bits`` and ``calibration``.
+
+        ``signed`` is whether a negative was seen, unless it is given.
+        """
+        bits, signed = check_bits(bits, "activation_bits"), self.signed if signed is None else signed
+        levels = q_max(bits) if signed else 2**bits - 1
         values = self._values[0]
         largest = torch.tensor(max(abs(self.low), abs(self.high)), dtype=values.dtype)
         if calibration == "minmax":
@@ -68,7 +71,7 @@ class ActivationStatistics:
             clip = clip_range(magnitude[None, :], calibration, grid=levels)[0].cpu()
         scale = clip / torch.tensor(levels, dtype=values.dtype)
         scale = torch.where(scale > 0, scale, 1.0)
-        return ActivationQuantizer(scale, bits, self.signed)
+        return ActivationQuantizer(scale, bits, signed)
 
 
 class ActivationQuantizer:

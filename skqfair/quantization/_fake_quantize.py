@@ -68,90 +68,66 @@ class FakeQuantization:
         self._active, self._stale = False, False
         if scheme.activation_bits is not None:
             self._quantize_inputs(statistics)
-        if learned:
-            self._register_scales()
-        else:
-            self._rescale_weights()
+        for weight in self.weights.values():
+            weight.learn() if learned else weight.rescale(scheme.calibration)
+        self._register_scales()
 
     @property
     def learned_scales(self):
         """The parameters of learned scales."""
-        learned = [*self.weights.values(), *self.inputs.values()] if self.learned else []
-        return [quantized.scale for quantized in learned]
+        return [q.scale for q in self._quantized() if isinstance(q.scale, nn.Parameter)]
+
+    def _quantized(self):
+        return [*self.weights.values(), *self.inputs.values()]
 
     def _quantize_inputs(self, statistics):
         """Quantize the inputs of layers from now on, with ranges from these statistics."""
-        targets = activation_targets(self.module)
-        like = next(self.module.parameters())
+        targets, like = activation_targets(self.module), next(self.module.parameters())
         for name, seen in statistics.items():
             quantizer = seen.quantizer(self.scheme.activation_bits, self.scheme.calibration)
-            if name in self.inputs:
-                self.inputs[name].scale = quantizer.scale.to(like.device)
-                continue
-            hook = self.inputs[name] = FakeQuantizedInput(quantizer)
-            hook.scale = hook.scale.to(like.device)
+            hook = self.inputs[name] = FakeQuantizedInput(quantizer, like.device)
             if self.learned:
                 hook.learn(seen.mean_magnitude, like)
             self._handles.append(targets[name].register_forward_pre_hook(hook, with_kwargs=True))
 
     def _register_scales(self):
-        """Make the scales parameters of the module, so that what stores and restores it has them."""
-        for weight in self.weights.values():
-            weight.learn()
-        for i, scale in enumerate(self.learned_scales):
+        """Make the scales a part of the module, so that what stores and restores it has them."""
+        register = self.module.register_parameter if self.learned else self.module.register_buffer
+        for i, quantized in enumerate(self._quantized()):
             self._registered.append(f"quantization_scale_{i}")
-            self.module.register_parameter(self._registered[-1], scale)
-
-    def _rescale_weights(self):
-        for weight in self.weights.values():
-            weight.rescale(self.scheme.calibration)
+            register(self._registered[-1], quantized.scale)
 
     def rescale(self):
         """Re-estimate the scales, unless they are learned or no step was taken since the last time."""
-        if not self._stale:
+        if not self._stale or self.learned:
             return
         self._stale = False
-        if self.learned:
+        for weight in self.weights.values():
+            weight.rescale(self.scheme.calibration)
+        if not self.inputs or self.observe is None:
             return
-        self._rescale_weights()
-        if self.inputs and self.observe is not None:
+        for hook in self.inputs.values():
+            hook.active = False
+        try:
+            with self.applied(training=False):
+                statistics = self.observe()
+        finally:
             for hook in self.inputs.values():
-                hook.active = False
-            try:
-                with self.applied(training=False):
-                    statistics = self.observe()
-            finally:
-                for hook in self.inputs.values():
-                    hook.active = True
-            self._quantize_inputs(statistics)
-
-    def state(self):
-        """Return a copy of weights and scales, for :meth:`restore`."""
-        weights = {name: value.clone() for name, value in self.module.state_dict().items()}
-        return weights, {name: hook.scale.detach().clone() for name, hook in self.inputs.items()}
-
-    def restore(self, state):
-        """Put back what :meth:`state` returned."""
-        weights, scales = state
-        self.module.load_state_dict(weights)
-        if not self.learned:
-            self._rescale_weights()
-            self._stale = False
-            for name, scale in scales.items():
-                self.inputs[name].scale = scale
+                hook.active = True
+        for name, hook in self.inputs.items():
+            found = statistics[name].quantizer(hook.bits, self.scheme.calibration, signed=hook.signed)
+            hook.scale.copy_(found.scale)
 
     @contextmanager
     def applied(self, *, training):
         """Put the dequantized weights in the place of the latent ones inside the block.
 
-        With ``training`` the scales stay, and the gradients that the block leaves are passed on to
-        the latent weights and the learned scales; else the scales are brought up to date first.
+        With ``training`` the gradients that the block leaves are passed on to the latent weights and
+        the learned scales.
         """
         if self._active:
             yield
             return
-        if not training:
-            self.rescale()
         self._active = True
         weights = self.weights.values()
         try:
@@ -173,9 +149,8 @@ class FakeQuantization:
         Returns
         -------
         QuantizedModule
-            On the grid of its bits, with the scales of the end of the training.
+            On the grid of its bits, with the scales of the last step.
         """
-        self.rescale()
         for handle in self._handles:
             handle.remove()
         for name in self._registered:
@@ -200,13 +175,14 @@ class _Weight:
         self.room = torch.empty_like(parameter, requires_grad=False)
 
     def rescale(self, calibration):
-        self.scale = weight_scale(
+        scale = weight_scale(
             self.parameter.detach(),
             self.widths,
             per_channel=self.per_channel,
             calibration=calibration,
             axis=self.axis,
         )
+        self.scale = scale if self.scale is None else self.scale.copy_(scale)
 
     def learn(self):
         """Make the scale a parameter that starts at 2 mean|w| / sqrt(q)."""
@@ -313,8 +289,8 @@ class _QuantizeInput(torch.autograd.Function):
 class FakeQuantizedInput(ActivationQuantizer):
     """A forward pre-hook that quantizes the input of its module, with a gradient."""
 
-    def __init__(self, quantizer):
-        super().__init__(quantizer.scale, quantizer.bits, quantizer.signed)
+    def __init__(self, quantizer, device):
+        super().__init__(quantizer.scale.to(device), quantizer.bits, quantizer.signed)
         self.active = True
         self.high = q_max(self.bits) if self.signed else 2**self.bits - 1
         self.low = -self.high if self.signed else 0

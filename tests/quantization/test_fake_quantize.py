@@ -143,33 +143,55 @@ def test_any_module_trains_on_its_grid(name, learned):
         assert max(len(row.unique()) for row in rows) <= 2**3 - 1
 
 
-def test_finish_is_post_training_quantization_of_the_latent_weights():
+def test_no_steps_are_post_training_quantization():
     torch.manual_seed(0)
-    module, X = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(30, 6)
-    fake = FakeQuantization(module, QuantizationScheme(3))
-    for _ in range(3):
-        module.zero_grad()
-        stepped(module, fake, X)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter -= 0.1 * parameter.grad
-    expected = convert(copy.deepcopy(module), QuantizationScheme(3))
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    expected = convert(module, QuantizationScheme(3))
+    fake = FakeQuantization(copy.deepcopy(module), QuantizationScheme(3))
     for name, weight in fake.finish().weights.items():
         assert torch.equal(weight.codes, expected.weights[name].codes)
         assert torch.equal(weight.scale, expected.weights[name].scale)
 
 
-def test_scales_stay_during_an_epoch_and_follow_at_its_end():
+def test_what_is_deployed_is_what_the_last_step_ran_on():
+    """Scales follow the weights at the start of an epoch, and stay until the next one."""
     torch.manual_seed(0)
     module, X = nn.Sequential(nn.Linear(6, 5)), torch.randn(30, 6)
     fake = FakeQuantization(module, QuantizationScheme(3))
-    start = fake.weights["0.weight"].scale.clone()
+    scale = fake.weights["0.weight"].scale
+    start = scale.clone()
     stepped(module, fake, X)
     module[0].weight.data *= 2
-    with fake.applied(training=True):
-        assert torch.equal(fake.weights["0.weight"].scale, start)
     with fake.applied(training=False):
-        torch.testing.assert_close(fake.weights["0.weight"].scale, 2 * start)
+        assert torch.equal(scale, start)
+    fake.rescale()
+    torch.testing.assert_close(scale, 2 * start)
+    module[0].weight.data *= 2
+    with fake.applied(training=False):
+        during = module(X)
+    assert torch.equal(fake.finish().module(X), during)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_the_state_of_the_module_holds_the_scales(learned):
+    torch.manual_seed(0)
+    module, X = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(30, 6)
+    with observe_activations(module) as statistics:
+        module(X)
+    scheme = QuantizationScheme(3, activation_bits=4)
+    fake = FakeQuantization(module, scheme, learned=learned, statistics=statistics)
+    state = copy.deepcopy(module.state_dict())
+    with fake.applied(training=False):
+        before = module(X)
+    for parameter in module.parameters():
+        parameter.data *= 1.7
+    for quantized in [*fake.weights.values(), *fake.inputs.values()]:
+        quantized.scale.data *= 3
+    module.load_state_dict(state)
+    with fake.applied(training=False):
+        assert torch.equal(module(X), before)
+    assert torch.equal(fake.finish().module(X), before)
+    assert not [name for name in module.state_dict() if "quantization" in name]
 
 
 def test_learned_scales_start_as_published_and_stay_positive():
