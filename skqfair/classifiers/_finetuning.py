@@ -71,20 +71,20 @@ class FineTuning(TensorTraining):
         return self
 
     def initialize_optimizer(self, *args, **kwargs):
-        """Scale the learning rates; learned scales get a group without weight decay."""
+        """Scale the learning rates, and spare learned scales the weight decay."""
         super().initialize_optimizer(*args, **kwargs)
         scales = self.tuning_.fake.learned_scales
         for name in self._optimizers:
             optimizer = getattr(self, name + "_")
-            base = optimizer.param_groups[0]["lr"]
+            base = optimizer.defaults["lr"]
             lr = base * LEARNING_RATE_RATIO if self.tuning_.lr is None else self.tuning_.lr
             self.tuning_.first_lr = lr
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * lr / base if base else lr
-                group["params"] = [p for p in group["params"] if not any(p is s for s in scales)]
-            if scales:
-                decay = {"weight_decay": 0.0} if "weight_decay" in optimizer.defaults else {}
-                optimizer.add_param_group({"params": scales, "lr": lr, **decay})
+            if scales and optimizer.defaults.get("weight_decay"):
+                for group in optimizer.param_groups:
+                    group["params"] = [p for p in group["params"] if not any(p is s for s in scales)]
+                optimizer.add_param_group({"params": scales, "lr": lr, "weight_decay": 0.0})
         return self
 
     def _extras(self):

@@ -6,15 +6,18 @@ import time
 import numpy as np
 import torch
 from harness import Row, interleaved
+from sklearn.datasets import load_digits
 from torch import nn
 
 from skqfair.networks import MLP, ConvNet
 from skqfair.quantization import (
+    CHOICES,
     FakeQuantization,
     QuantizationScheme,
     allocate_bits,
     observe_activations,
     quantizable_weights,
+    quantize,
 )
 
 
@@ -118,7 +121,62 @@ def tables():
     aims = dict(zip(aims, (1.15, 1.25, 1.3, 1.3), strict=True))
     times = compare(module, X, y, 1, 7)
     yield ("Fine-tuning step, ResNet18-sized, batches of 64 at 32 x 32", rows(times, aims))
+    yield ("Sensitivities, ConvNet on digits, 3 groups", list(sensitivities()))
     yield ("Allocation of bits, 200 layers x 5 widths x 10 groups", list(allocations()))
+
+
+def sensitivities():
+    """Measured loss increases of single layers, against their second-order prediction."""
+    digits = load_digits()
+    X = torch.as_tensor(digits.images[:, None] / 16, dtype=torch.float32)
+    y, groups = torch.as_tensor(digits.target), torch.as_tensor(digits.target % 3)
+    module = ConvNet(1, 10, widths=(8, 16))
+    step = step_of(module.train(), X, y)
+    for _ in range(60):
+        step()
+    module.eval()
+    parameters = dict(module.named_parameters())
+    found = {"measured": {}, "predicted": {}}
+
+    def losses():
+        each = nn.functional.cross_entropy(module(X), y, reduction="none")
+        return torch.stack([each[groups == g].mean() for g in range(3)])
+
+    def changes():
+        for name, axis in quantizable_weights(module).items():
+            weight = parameters[name].detach().clone()
+            for bits in CHOICES:
+                codes, scale = quantize(weight, bits, axis=axis)
+                yield name, bits, weight, codes * scale - weight
+
+    def measured():
+        with torch.no_grad():
+            before = losses()
+            for name, bits, weight, change in changes():
+                parameters[name].copy_(weight + change)
+                found["measured"][name, bits] = (losses() - before).numpy()
+                parameters[name].copy_(weight)
+
+    def predicted():
+        for name, bits, _, change in changes():
+            terms = []
+            for loss in losses():
+                (gradient,) = torch.autograd.grad(loss, parameters[name], create_graph=True)
+                along = (gradient * change).sum()
+                (curved,) = torch.autograd.grad(along, parameters[name], retain_graph=True)
+                terms.append((along + 0.5 * (curved * change).sum()).item())
+            found["predicted"][name, bits] = np.array(terms)
+
+    times = interleaved({"measured": measured, "predicted": predicted}, 2)
+    yield Row("time of measuring / of predicting", f"{times.ratio('measured', 'predicted'):.2f}", "")
+    for bits in CHOICES:
+        pairs = [
+            (found["measured"][key], found["predicted"][key])
+            for key in found["measured"]
+            if key[1] == bits
+        ]
+        error = sum(np.abs(a - b).sum() for a, b in pairs) / sum(np.abs(a).sum() for a, _ in pairs)
+        yield Row(f"error of the prediction at {bits} bits, relative", f"{error:.2f}", "")
 
 
 def allocations():
