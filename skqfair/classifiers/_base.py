@@ -294,7 +294,8 @@ def _encode_labels(y, network):
                 f"y has labels that the frozen net was not trained on: {unknown[:5].tolist()}; its "
                 f"classes_ are {classes.tolist()}. Pass y in that coding."
             )
-        return classes, np.searchsorted(classes, y, sorter=np.argsort(classes))
+        order = np.argsort(classes)  # a net made with classes=[...] may have them in any order
+        return classes, order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
     encoder = LabelEncoder().fit(y)
     if len(encoder.classes_) < 2:
         raise ValueError(

@@ -253,7 +253,7 @@ class FairQATClassifier(NetworkClassifier):
             trained float net.
         """
         check_mitigations(self, sensitive_features)
-        check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits)
+        check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits, self.granularity)
         trained = self._fit_float(
             X,
             y,
@@ -269,15 +269,14 @@ class FairQATClassifier(NetworkClassifier):
         fake = self._fake_quantization(trained, scheme)
         cells = make_cells(self.balance, trained.y, trained.classes, trained.groups)
         weights, draws = loss_weights(self, trained, cells), expected_draws(self, cells)
-        n_steps = trained.network.steps_per_epoch(int(draws.sum()))
         tuning = Tuning(
             fake,
             lr=self.qat_lr,
-            n_steps=self.qat_epochs * n_steps,
+            n_epochs=self.qat_epochs,
             sampling=self.sampling,
             cells=cells.codes,
             seed=trained.seed,
-            penalties=build_penalties(self, trained, n_steps),
+            penalties=build_penalties(self, trained),
             validation=None if trained.held_out is None else Validation(trained),
         )
         if tuning.penalties:
@@ -322,7 +321,7 @@ class FairQATClassifier(NetworkClassifier):
             scheme,
             learned=self.scale == "learned",
             statistics=self._float_statistics(trained) if observing else None,
-            observe=lambda: observe(network, module, sample),
+            observe=partial(observe, network, module, sample),
         )
 
 

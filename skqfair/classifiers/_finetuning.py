@@ -1,12 +1,13 @@
 """Fine-tuning of a trained net under fake quantization, with samplers and penalties."""
 
+import contextlib
 import copy
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, Initializer, LRScheduler
 from torch import nn
 from torch.utils.data import Subset
 
@@ -32,8 +33,8 @@ class Tuning:
         Of the module that is tuned.
     lr : float or None
         First learning rate; None is ``LEARNING_RATE_RATIO`` times that of the net.
-    n_steps : int
-        Steps of the whole fine-tuning, over which the learning rate falls to 0.
+    n_epochs : int
+        Epochs, over which the learning rate falls to 0.
     sampling : str or None
         How cells are sampled.
     cells : ndarray of int, shape (n,), or None
@@ -48,11 +49,15 @@ class Tuning:
         ``(module) -> dict of records``; the epoch with the least "validation_loss" is kept.
     first_lr : float
         The learning rate at the beginning, once that is known.
+    n_steps : int
+        Steps of an epoch, once that is known.
+    sampler : CellSampler
+        Once it is made.
     """
 
     fake: FakeQuantization
     lr: float | None = None
-    n_steps: int = 1
+    n_epochs: int = 1
     sampling: str | None = None
     cells: np.ndarray | None = None
     seed: int = 0
@@ -60,6 +65,8 @@ class Tuning:
     penalties: list = field(default_factory=list)
     validation: object = None
     first_lr: float | None = None
+    n_steps: int = 1
+    sampler: CellSampler | None = None
 
 
 class FineTuning(TensorTraining):
@@ -93,8 +100,17 @@ class FineTuning(TensorTraining):
 
     def get_iterator(self, dataset, training=False):
         """Return the loader; in training with the sampler in the place of shuffling."""
-        if not training or self.tuning_.sampling is None:
-            return super().get_iterator(dataset, training=training)
+        if not training:
+            return super().get_iterator(dataset, training=False)
+        sampled = self.tuning_.sampling is not None
+        iterator = self._sampled(dataset) if sampled else super().get_iterator(dataset, training=True)
+        with contextlib.suppress(TypeError):  # an iterator of unknown length
+            self.tuning_.n_steps = max(1, len(iterator))
+        for penalty in self.tuning_.penalties:
+            penalty.n_steps = self.tuning_.n_steps
+        return iterator
+
+    def _sampled(self, dataset):
         cells = self.tuning_.cells
         if isinstance(dataset, Subset):
             cells = cells[np.asarray(dataset.indices)]
@@ -106,9 +122,8 @@ class FineTuning(TensorTraining):
         options = ("shuffle", "sampler", "batch_sampler")
         own = {f"iterator_train__{option}" for option in options} & self.__dict__.keys()
         own = {name: self.__dict__.pop(name) for name in own}
-        self.__dict__["iterator_train__sampler"] = CellSampler(
-            cells, self.tuning_.sampling, self.tuning_.seed
-        )
+        sampler = CellSampler(cells, self.tuning_.sampling, self.tuning_.seed)
+        self.__dict__["iterator_train__sampler"] = self.tuning_.sampler = sampler
         try:
             return super().get_iterator(dataset, training=True)
         finally:
@@ -171,7 +186,7 @@ class _Epochs(Callback):
             groups = [g for name in net._optimizers for g in getattr(net, name + "_").param_groups]
             for group in groups:
                 start = group.setdefault("initial_lr", group["lr"])
-                share = min(1.0, self.step / self.tuning.n_steps)
+                share = min(1.0, self.step / (self.tuning.n_epochs * self.tuning.n_steps))
                 group["lr"] = start * (1 + math.cos(math.pi * share)) / 2
             self.step += 1
 
@@ -189,7 +204,7 @@ class _Epochs(Callback):
         net.history.record("validation_loss_best", better)
         if better:
             self.best_loss, self.best_epoch = records["validation_loss"], len(net.history)
-            self.best = {name: value.clone() for name, value in net.module_.state_dict().items()}
+            self.best = copy.deepcopy(net.module_.state_dict())
 
 
 def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
@@ -213,13 +228,32 @@ def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
         net._initialize_optimizer()
         net._initialize_history()
         net.verbose = verbose
-        net.callbacks_.insert(0, ("quantization", epochs_callback))
+        kept = [c for c in net.callbacks_ if not isinstance(c[1], Initializer)]  # it would start anew
+        net.callbacks_ = [("quantization", epochs_callback), *kept]
         net.partial_fit(X, y, **fit_params)
+        _check_effect(net, tuning)
         if epochs_callback.best is not None:
             tuning.fake.module.load_state_dict(epochs_callback.best)
     for parameter in tuning.fake.module.parameters():
         parameter.grad = None
     return net.history_, epochs_callback.best_epoch
+
+
+def _check_effect(net, tuning):
+    """Raise if the net went around what the fine-tuning is to do."""
+    name = type(net).__name__
+    if tuning.sampler is not None and not tuning.sampler.n_draws:
+        raise ValueError(
+            f"sampling={tuning.sampling!r} had no effect: get_iterator of {name} returns a loader "
+            "without it; pass the keyword arguments of get_params_for('iterator_train') on, or set "
+            "sampling=None."
+        )
+    if len(net.history) and not tuning.fake.n_steps:
+        raise ValueError(
+            f"no step of the fine-tuning ran on quantized weights: either {name} has a train_step "
+            "that does not call train_step_single, or no batch is full while drop_last=True. Override "
+            "train_step_single instead, or lower the batch size."
+        )
 
 
 def _copy(net, module):
@@ -229,6 +263,13 @@ def _copy(net, module):
     attributes = {name: value for name, value in vars(net).items() if name not in left_out}
     known = {id(net): copied, id(net.module_): module}
     known |= {id(m): m for m in [net.module] if isinstance(m, nn.Module)}
-    vars(copied).update(copy.deepcopy(attributes, known))
+    try:
+        vars(copied).update(copy.deepcopy(attributes, known))
+    except Exception:  # e.g. a callback that has kept a loss with its graph: share what has no copy
+        for name, value in attributes.items():
+            try:
+                vars(copied)[name] = copy.deepcopy(value, dict(known))
+            except Exception:
+                vars(copied)[name] = value
     vars(copied).update(module_=module, history_=None)
     return copied

@@ -83,14 +83,14 @@ def expected_draws(clf, cells):
     return np.full(len(cells.index), CellSampler(cells.codes, clf.sampling, 0).expected)
 
 
-def build_penalties(clf, trained, n_steps):
+def build_penalties(clf, trained):
     """Return the terms that are added to the loss."""
     penalties = []
     if clf.gap_penalty > 0:
         penalties.append(GapPenalty(clf.gap_penalty, len(trained.groups.index)))
     if clf.accuracy_bound is not None:
         accuracies = _accuracies(trained, trained.network.module)
-        penalties.append(AccuracyBound(clf.accuracy_bound, accuracies, trained.groups.counts, n_steps))
+        penalties.append(AccuracyBound(clf.accuracy_bound, accuracies, trained.groups.counts))
     return penalties
 
 

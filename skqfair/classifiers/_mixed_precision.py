@@ -24,7 +24,7 @@ _BUDGETED = ("auto", "fairquant")
 _FAIRQUANT = (2, 4, 8)
 
 
-def check_layer_bits(layer_bits, bit_budget, weight_bits):
+def check_layer_bits(layer_bits, bit_budget, weight_bits, granularity):
     """Raise if ``bit_budget`` does not fit ``layer_bits``."""
     budgeted = isinstance(layer_bits, str) and layer_bits in _BUDGETED
     if bit_budget is not None and not budgeted:
@@ -38,6 +38,10 @@ def check_layer_bits(layer_bits, bit_budget, weight_bits):
         )
     if budgeted:
         check_budget(bit_budget, CHOICES if layer_bits == "auto" else _FAIRQUANT, "bit_budget")
+    if layer_bits == "fairquant" and granularity == "per_tensor":
+        raise ValueError(
+            'layer_bits="fairquant" chooses bits for each channel and needs granularity="per_channel".'
+        )
     if layer_bits == "first_last_8" and weight_bits is None:
         raise ValueError('layer_bits="first_last_8" needs weight_bits for the layers between.')
 
@@ -104,7 +108,8 @@ def _minimax(module, trained, rows, budget, options):
         with seeded(trained.seed):
             return _measured(module, trained, rows, options)
 
-    parts = ("sensitivity", rows, options["granularity"], options["calibration"], CHOICES)
+    kind = options["granularity"], options["calibration"], CHOICES
+    parts = ("sensitivity", *_sample(trained, rows), *kind)
     sensitivity = trained.cached(parts, compute)
     parameters, names = dict(module.named_parameters()), list(quantizable_weights(module))
     sizes = [parameters[name].numel() for name in names]
@@ -154,7 +159,7 @@ def _by_importance(module, trained, rows, budget):
         with seeded(trained.seed):
             return _channel_importance(module, trained, rows)
 
-    importance = trained.cached(("importance", rows), compute)
+    importance = trained.cached(("importance", *_sample(trained, rows)), compute)
     parameters, axes = dict(module.named_parameters()), quantizable_weights(module)
     sizes = [
         np.full(len(importance[name]), parameters[name].numel() / len(importance[name])) for name in axes

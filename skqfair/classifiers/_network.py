@@ -223,11 +223,6 @@ class Network:
         size = self.net.get_params_for("iterator_valid").get("batch_size", self.net.batch_size)
         return max(1, n_samples) if size == -1 else size
 
-    def steps_per_epoch(self, n_samples):
-        """Return the number of batches in which ``n_samples`` are trained on."""
-        size = self.net.get_params_for("iterator_train").get("batch_size", self.net.batch_size)
-        return 1 if size == -1 else max(1, -(-n_samples // size))
-
     def overrides(self, name):
         """Whether the net's class has a method ``name`` of its own."""
         method = getattr(type(self.net), name)

@@ -57,7 +57,7 @@ class AccuracyBound:
         Accuracy of each group under the float net.
     counts : array of shape (G,)
         Samples of each group.
-    n_steps : int
+    n_steps : int, default=1
         Steps of an epoch, over which a multiplier grows by 10 for each unit of violation.
 
     References
@@ -65,12 +65,12 @@ class AccuracyBound:
     Hashemizadeh, M. et al. (2024). Balancing act: constraining disparate impact in sparse models. ICLR.
     """
 
-    def __init__(self, bound, accuracies, counts, n_steps):
+    def __init__(self, bound, accuracies, counts, n_steps=1):
         self.bound, self.n_groups = bound, len(accuracies)
         self.reference = torch.as_tensor(accuracies, dtype=torch.float64)
         self.recent = self.reference.clone()
         self.window = torch.as_tensor(counts, dtype=torch.float64).clamp(max=_WINDOW)
-        self.rate = _DUAL_RATE / n_steps
+        self.n_steps = n_steps
         self.multipliers = torch.zeros(self.n_groups, dtype=torch.float64)
 
     @property
@@ -86,5 +86,7 @@ class AccuracyBound:
             share, _ = group_means(correct.double(), groups, self.n_groups)
             new = (counts.cpu().double() / self.window).clamp(max=1)
             self.recent += new * (share.cpu() - self.recent)
-            self.multipliers = (self.multipliers + self.rate * self.violations).clamp(min=0)
+            self.multipliers = (self.multipliers + _DUAL_RATE / self.n_steps * self.violations).clamp(
+                min=0
+            )
         return term

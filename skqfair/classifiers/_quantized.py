@@ -177,7 +177,7 @@ class QuantizedClassifier(NetworkClassifier):
         skqfair.exceptions.UntrainedNetworkError
             If a frozen net has never been trained.
         """
-        check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits)
+        check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits, self.granularity)
         trained = self._fit_float(
             X,
             y,

@@ -24,7 +24,7 @@ class CellSampler:
     """
 
     def __init__(self, codes, sampling, seed):
-        self.sampling, self.rng = sampling, np.random.default_rng(seed)
+        self.sampling, self.rng, self.n_draws = sampling, np.random.default_rng(seed), 0
         present, codes = np.unique(codes, return_inverse=True)
         order = np.argsort(codes, kind="stable")
         self.members = np.split(order, np.cumsum(np.bincount(codes, minlength=len(present)))[:-1])
@@ -36,6 +36,7 @@ class CellSampler:
 
     def draw(self):
         """Return the positions of an epoch, ndarray of int64, shape (len(self),)."""
+        self.n_draws += 1
         sizes = np.array([len(rows) for rows in self.members])
         if self.sampling == "balanced":
             cells = self.rng.integers(len(sizes), size=len(self))

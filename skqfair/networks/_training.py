@@ -20,9 +20,6 @@ from skqfair.networks._batches import (
 
 __all__ = ["TensorTraining", "prediction_view", "tensor_training"]
 
-# The submodules of each module in training, so that its mode is checked without a walk over the tree.
-_SUBMODULES = weakref.WeakKeyDictionary()
-
 
 # What a step of skorch's calls besides; a net that overrides one of these steps as skorch does.
 _STEP = (
@@ -86,9 +83,10 @@ class TensorTraining:
             module = getattr(self, name + "_")
             if not isinstance(module, torch.nn.Module):
                 continue
-            below = _SUBMODULES.get(module)
-            if below is None:
-                below = _SUBMODULES[module] = [m for m in module.modules() if m is not module]
+            kept, key = self.__dict__.get("kept_", {}), ("below", id(module))
+            if key not in kept:
+                kept[key] = [m for m in module.modules() if m is not module]
+            below = kept[key]
             if module.training is not training or any(m.training is not training for m in below):
                 module.train(training)
 

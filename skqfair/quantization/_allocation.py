@@ -11,6 +11,7 @@ __all__ = ["CHOICES", "allocate_bits", "check_budget"]
 CHOICES = (2, 3, 4, 6, 8)
 _EXACT_LAYERS = 30
 _GAP, _SECONDS = 1e-2, 5.0
+_CLOSER_LOOKS = 8
 
 
 def allocate_bits(sensitivity, n_weights, *, budget, choices=CHOICES, return_gap=False):
@@ -66,6 +67,16 @@ def allocate_bits(sensitivity, n_weights, *, budget, choices=CHOICES, return_gap
         best, gap = np.zeros(len(omega), dtype=int), 0.0
     else:
         best, gap = _solve(omega, n_weights, float(budget), bits)
+        allowed = np.ones(omega.shape[:2], dtype=bool)
+        # the tolerances are absolute: leave out what no better solution can have, and look closer
+        for _ in range(_CLOSER_LOOKS if len(omega) <= _EXACT_LAYERS else 0):
+            narrower = allowed & _possible(omega, best)
+            if np.abs(omega[narrower]).max() > 0.1 * np.abs(omega[allowed]).max():
+                break
+            allowed = narrower
+            again, closer = _solve(omega, n_weights, float(budget), bits, allowed)
+            if _worst(omega, again) <= _worst(omega, best):
+                best, gap = again, closer
     return (bits[best], gap) if return_gap else bits[best]
 
 
@@ -114,8 +125,23 @@ def check_budget(budget, choices=CHOICES, name="budget"):
         )
 
 
-def _solve(omega, n_weights, budget, bits):
+def _worst(omega, chosen):
+    return omega[np.arange(len(omega)), chosen].sum(0).max()
+
+
+def _possible(omega, chosen):
+    """Return which choices a solution at least as good as this one can have, shape (L, choices)."""
+    least = omega.min(1)
+    with_choice = omega + (least.sum(0) - least)[:, None]
+    possible = (with_choice <= _worst(omega, chosen) + 1e-12 * np.abs(omega).max()).all(2)
+    possible[np.arange(len(omega)), chosen] = True
+    return possible
+
+
+def _solve(omega, n_weights, budget, bits, allowed=None):
     """Solve the linear program over x (layer, choice) in {0, 1} and the worst total t."""
+    allowed = np.ones(omega.shape[:2], dtype=bool) if allowed is None else allowed
+    omega = np.where(allowed[:, :, None], omega, 0)
     n_layers, n_choices, n_groups = omega.shape
     largest = np.abs(omega).max()
     # the solver's tolerances are absolute: sensitivities of 1e-7 would all look alike
@@ -128,7 +154,7 @@ def _solve(omega, n_weights, budget, bits):
     result: OptimizeResult = milp(
         c=np.append(np.zeros(n), 1.0),
         integrality=np.append(np.ones(n), 0),
-        bounds=(np.append(np.zeros(n), -np.inf), np.append(np.ones(n), np.inf)),
+        bounds=(np.append(np.zeros(n), -np.inf), np.append(allowed.ravel().astype(float), np.inf)),
         constraints=[
             LinearConstraint(hstack([totals, column]), -np.inf, 0),
             LinearConstraint(hstack([one_each, csr_array((n_layers, 1))]), 1, 1),

@@ -65,7 +65,7 @@ class FakeQuantization:
         }
         self.inputs = {}
         self._handles, self._registered = [], []
-        self._active, self._stale = False, False
+        self._active, self._stale, self.n_steps = False, False, 0
         if scheme.activation_bits is not None:
             self._quantize_inputs(statistics)
         for weight in self.weights.values():
@@ -139,7 +139,7 @@ class FakeQuantization:
                 weight.leave()
             self._active = False
         if training:
-            self._stale = True
+            self._stale, self.n_steps = True, self.n_steps + 1
             for weight in weights:
                 weight.pass_gradient()
 
@@ -219,6 +219,8 @@ class _Weight:
         if grad is None:
             self.parameter.grad = before
             return
+        if grad.is_sparse:
+            grad = self.parameter.grad = grad.to_dense()
         latent, scale = self.parameter.data, self.scale.data
         if isinstance(self.scale, nn.Parameter):
             self._scale_gradient(grad, latent, scale)
@@ -233,6 +235,8 @@ class _Weight:
         self.scale.grad = slope if self.scale.grad is None else self.scale.grad + slope
 
     def quantized(self):
+        if isinstance(self.scale, nn.Parameter):  # the last step of the optimizer too
+            torch.maximum(self.scale.data, self.floor, out=self.scale.data)
         return QuantizedTensor.from_scale(
             self.parameter.detach(), self.scale.detach().clone(), self.bits, self.axis
         )
@@ -315,4 +319,6 @@ class FakeQuantizedInput(ActivationQuantizer):
 
     def quantizer(self):
         """Return the hook of the deployed module."""
+        if isinstance(self.scale, nn.Parameter):
+            torch.maximum(self.scale.data, self.floor, out=self.scale.data)
         return ActivationQuantizer(self.scale.detach().clone(), self.bits, self.signed)

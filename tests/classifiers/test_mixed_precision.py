@@ -173,3 +173,25 @@ def test_bad_budgets_are_found_before_the_training(problem, kind, case, tmp_path
     with pytest.raises(ValueError, match=message):
         kind(net, **options).fit(X, y)
     assert count() == 0
+
+
+@pytest.mark.parametrize("rule", ["auto", "fairquant"])
+def test_the_cache_knows_the_sample(problem, frozen, tmp_path, rule):
+    """A frozen net with other labels or groups has other sensitivities."""
+    X, y, groups = problem
+    y = np.array([CODES[label] for label in y])
+
+    def bits(labels, groups, memory):
+        clf = fast(QuantizedClassifier, frozen, layer_bits=rule, bit_budget=3, memory=memory)
+        clf.fit(X, labels, sensitive_features=groups)
+        return np.concatenate([np.atleast_1d(b) for b in clf.layer_bits_.values()])
+
+    for labels, names in ((y, groups), ((y + 1) % 3, groups), (y, np.roll(groups, 7))):
+        np.testing.assert_array_equal(bits(labels, names, str(tmp_path)), bits(labels, names, None))
+
+
+def test_fairquant_needs_channels(problem):
+    X, y, _ = problem
+    clf = QuantizedClassifier(layer_bits="fairquant", bit_budget=4, granularity="per_tensor")
+    with pytest.raises(ValueError, match='needs granularity="per_channel"'):
+        clf.fit(X, y)

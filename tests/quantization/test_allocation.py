@@ -42,6 +42,16 @@ def test_as_good_as_brute_force(seed):
     assert found == pytest.approx(brute_force(omega, sizes, budget), rel=1e-6, abs=1e-9 * size)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_sensitivities_of_very_different_size(seed):
+    """They fall 16-fold with each bit: the solver's tolerances are absolute."""
+    rng = np.random.default_rng(seed)
+    omega = rng.exponential(size=(4, 5, 2)) * 16.0 ** -np.array(CHOICES, dtype=float)[None, :, None]
+    sizes, budget = rng.integers(1, 1000, 4), rng.uniform(5, 7.5)
+    found = worst(omega, np.searchsorted(BITS, allocate_bits(omega, sizes, budget=budget)))
+    assert found == pytest.approx(brute_force(omega, sizes, budget), rel=1e-3)
+
+
 @pytest.mark.parametrize("scale", [1, 1e-7])
 def test_many_layers_within_a_proven_percent(scale):
     rng = np.random.default_rng(0)
