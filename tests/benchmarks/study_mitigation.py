@@ -149,6 +149,7 @@ def interval(values):
 def table(files):
     """Print the table of all results, and the paired differences."""
     rows = pd.DataFrame([row for file in files for row in read(file)])
+    rows = rows.drop_duplicates(["seed", "variant"])
     fvo = rows.pivot_table(index="seed", columns="variant", values="fvo")
     accuracy = rows.pivot_table(index="seed", columns="variant", values="accuracy")
     control, peer = "float, balanced (control)", "FairQuant at 3 bits"
