@@ -107,7 +107,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             X = _cast(X, np.dtype(np.float32))
 
         held_out = None
-        if hold_out is not None and (out := hold_out(y, groups, seed)) is not None:
+        if hold_out is not None:
+            out = hold_out(y, groups, seed)
             held_out = X[out], y[out], groups and groups.take(out)
             X, y, groups = X[~out], y[~out], groups and groups.take(~out)
             sample_weight = None if sample_weight is None else sample_weight[~out]

@@ -289,8 +289,6 @@ class FairQATClassifier(NetworkClassifier):
                 trained.X,
                 trained.y,
                 sample_weight=weights,
-                epochs=self.qat_epochs,
-                seed=trained.seed,
                 fit_params=fit_params,
             )
         quantized = fake.finish()

@@ -40,7 +40,7 @@ class Tuning:
     cells : ndarray of int, shape (n,), or None
         Cell of each sample.
     seed : int
-        Of the sampling.
+        Of the fine-tuning and the sampling.
     groups : ndarray of int, shape (n,), or None
         Group of each sample, for the penalties.
     penalties : list of callables
@@ -207,7 +207,7 @@ class _Epochs(Callback):
             self.best = copy.deepcopy(net.module_.state_dict())
 
 
-def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
+def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     """Fine-tune ``tuning.fake.module`` as the trained ``net`` trains.
 
     Returns
@@ -218,9 +218,9 @@ def fine_tune(net, tuning, X, y, *, sample_weight, epochs, seed, fit_params):
         The epoch that was kept, from 1, where there was a validation.
     """
     net, epochs_callback = _copy(net, tuning.fake.module), _Epochs(tuning)
-    net.max_epochs = epochs
+    net.max_epochs = tuning.n_epochs
     with (
-        seeded(seed),
+        seeded(tuning.seed),
         tensor_training(net, sample_weight, base=FineTuning, tuning_=tuning),
     ):
         verbose, net.verbose = net.verbose, 0  # or skorch announces each of these

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from skqfair.classifiers._mixed_precision import losses
+from skqfair.classifiers._mixed_precision import group_means, losses
 from skqfair.classifiers._penalties import AccuracyBound, GapPenalty
 from skqfair.exceptions import AccuracyBoundWarning, CompoundedMitigationWarning, SmallCellWarning
 from skqfair.mitigation import CellSampler, balancing_weights, make_cells
@@ -46,9 +46,8 @@ def check_mitigations(clf, sensitive_features):
 
 def hold_out(clf, y, groups, seed):
     """Return the mask of the validation samples, drawn from each class of each group."""
-    cells = make_cells("group_class", y, np.arange(y.max() + 1), groups)
-    if groups is None:
-        cells = make_cells("class", y, np.arange(y.max() + 1))
+    balance = "class" if groups is None else "group_class"
+    cells = make_cells(balance, y, np.arange(y.max() + 1), groups)
     rng, out = np.random.default_rng(seed), np.zeros(len(y), dtype=bool)
     for cell in range(len(cells.index)):
         rows = rng.permutation(np.flatnonzero(cells.codes == cell))
@@ -96,7 +95,7 @@ def build_penalties(clf, trained):
 
 def bound_report(clf, trained, bound):
     """Return what the constraints came to on the training data, and warn of broken ones."""
-    before = _accuracies(trained, trained.network.module)
+    before = bound.reference.numpy()
     after = _accuracies(trained, clf.module_)
     report = pd.DataFrame(
         {
@@ -128,7 +127,7 @@ class Validation:
         """Return the records of an epoch."""
         each = losses(self.network, module, self.X, self.y)
         codes = np.zeros(len(each), int) if self.groups is None else self.groups.codes
-        means = np.bincount(codes, weights=each) / np.bincount(codes)
+        means = group_means(each, codes)
         return {
             "validation_loss": float(means.mean()),
             "validation_worst_group_loss": float(means.max()),
@@ -138,5 +137,4 @@ class Validation:
 def _accuracies(trained, module):
     """Return the accuracy of each group on the training data."""
     predicted = trained.network.outputs(trained.X, module, padded=False).argmax(1).numpy()
-    codes, counts = trained.groups.codes, trained.groups.counts
-    return np.bincount(codes, weights=predicted == trained.y, minlength=len(counts)) / counts
+    return group_means(predicted == trained.y, trained.groups.codes)

@@ -15,7 +15,7 @@ from skqfair.quantization import (
     quantizable_weights,
 )
 
-__all__ = ["AUTOMATIC", "build_scheme", "check_layer_bits", "losses"]
+__all__ = ["AUTOMATIC", "build_scheme", "check_layer_bits", "group_means", "losses"]
 
 AUTOMATIC = ("auto", "fairquant", "first_last_8")
 """The rules that ``layer_bits`` can name."""
@@ -90,10 +90,10 @@ def losses(network, module, X, y):
     return -np.log(np.maximum(outputs[rows, y], np.finfo(np.float64).tiny))
 
 
-def _group_means(values, codes, n_groups):
-    """Return the mean of each group that has samples, shape (..., present groups)."""
-    counts = np.bincount(codes, minlength=n_groups)
-    return (np.bincount(codes, weights=values, minlength=n_groups) / np.maximum(counts, 1))[counts > 0]
+def group_means(values, codes):
+    """Return the mean of each group that has samples, shape (present groups,)."""
+    counts = np.bincount(codes)
+    return (np.bincount(codes, weights=values) / np.maximum(counts, 1))[counts > 0]
 
 
 def _sample(trained, rows):
@@ -124,8 +124,7 @@ def _measured(module, trained, rows, options):
     needs a Hessian-vector product for each layer, width and group, and is only a prediction.
     """
     X, y, codes = _sample(trained, rows)
-    n_groups = int(codes.max()) + 1
-    before = _group_means(losses(trained.network, module, X, y), codes, n_groups)
+    before = group_means(losses(trained.network, module, X, y), codes)
     parameters = dict(module.named_parameters())
     increases = []
     for name, axis in quantizable_weights(module).items():
@@ -141,7 +140,7 @@ def _measured(module, trained, rows, options):
             )
             parameter.copy_(quantized.dequantize())
             after = losses(trained.network, module, X, y)
-            increases.append(_group_means(after, codes, n_groups) - before)
+            increases.append(group_means(after, codes) - before)
         parameter.copy_(values)
     return np.reshape(increases, (-1, len(CHOICES), len(before)))
 

@@ -89,12 +89,13 @@ class ActivationQuantizer:
 
     def __init__(self, scale, bits, signed):
         self.scale, self.bits, self.signed = scale, bits, signed
+        self.high = q_max(bits) if signed else 2**bits - 1
+        self.low = -self.high if signed else 0
 
     def quantize(self, values):
         """Return ``values`` rounded to the codes, in their own dtype."""
-        high = q_max(self.bits) if self.signed else 2**self.bits - 1
         scale = self.scale.to(values)
-        return to_codes(values, scale, -high if self.signed else 0, high).mul_(scale)
+        return to_codes(values, scale, self.low, self.high).mul_(scale)
 
     def __call__(self, module, args, kwargs):
         """Quantize the first argument, wherever it was passed."""

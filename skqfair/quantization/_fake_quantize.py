@@ -170,7 +170,7 @@ class _Weight:
         limit = q_max(self.widths)
         if isinstance(limit, torch.Tensor):
             limit = limit.to(parameter.dtype).reshape(channel_shape(parameter, axis))
-        self.limit, self.scale = limit, None
+        self.limit, self.scale, self.floor = limit, None, None
         self.latent, self.before = None, None
         self.room = torch.empty_like(parameter, requires_grad=False)
 
@@ -203,9 +203,7 @@ class _Weight:
         self.latent, self.before = self.parameter.data, self.parameter.grad
         if self.before is not None:  # of an earlier backward, added up by the user's own step
             self.parameter.grad = None
-        scale = self.scale.data
-        if isinstance(self.scale, nn.Parameter):
-            torch.maximum(scale, self.floor, out=scale)
+        scale = _positive_(self.scale, self.floor).data
         torch.div(self.latent, scale, out=self.room)
         self.room.round_().clamp_(-self.limit, self.limit).mul_(scale)
         self.parameter.data = self.room
@@ -235,11 +233,15 @@ class _Weight:
         self.scale.grad = slope if self.scale.grad is None else self.scale.grad + slope
 
     def quantized(self):
-        if isinstance(self.scale, nn.Parameter):  # the last step of the optimizer too
-            torch.maximum(self.scale.data, self.floor, out=self.scale.data)
-        return QuantizedTensor.from_scale(
-            self.parameter.detach(), self.scale.detach().clone(), self.bits, self.axis
-        )
+        scale = _positive_(self.scale, self.floor).detach().clone()  # after the last step too
+        return QuantizedTensor.from_scale(self.parameter.detach(), scale, self.bits, self.axis)
+
+
+def _positive_(scale, floor):
+    """Return the scale, lifted to its floor in place if it is learned (else there is no floor)."""
+    if floor is not None:
+        torch.maximum(scale.data, floor, out=scale.data)
+    return scale
 
 
 _keep_where_positive = torch.ops.aten.threshold_backward
@@ -295,9 +297,7 @@ class FakeQuantizedInput(ActivationQuantizer):
 
     def __init__(self, quantizer, device):
         super().__init__(quantizer.scale.to(device), quantizer.bits, quantizer.signed)
-        self.active = True
-        self.high = q_max(self.bits) if self.signed else 2**self.bits - 1
-        self.low = -self.high if self.signed else 0
+        self.active, self.floor = True, None
 
     def learn(self, mean_magnitude, like):
         """Make the scale a parameter that starts at 2 mean|x| / sqrt(q)."""
@@ -312,13 +312,10 @@ class FakeQuantizedInput(ActivationQuantizer):
         """Return ``values`` rounded to the codes, in their own dtype."""
         if not self.active:
             return values
-        scale = self.scale
-        if isinstance(scale, nn.Parameter):
-            torch.maximum(scale.data, self.floor, out=scale.data)
+        scale = _positive_(self.scale, self.floor)
         return _QuantizeInput.apply(values, scale.to(values), self.low, self.high, self._factor)
 
     def quantizer(self):
         """Return the hook of the deployed module."""
-        if isinstance(self.scale, nn.Parameter):
-            torch.maximum(self.scale.data, self.floor, out=self.scale.data)
-        return ActivationQuantizer(self.scale.detach().clone(), self.bits, self.signed)
+        scale = _positive_(self.scale, self.floor).detach().clone()
+        return ActivationQuantizer(scale, self.bits, self.signed)
