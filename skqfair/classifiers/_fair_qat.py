@@ -18,7 +18,7 @@ from skqfair.classifiers._mitigations import (
     hold_out,
     loss_weights,
 )
-from skqfair.classifiers._mixed_precision import AUTOMATIC, build_scheme, check_layer_bits
+from skqfair.classifiers._mixed_precision import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import BALANCES, SAMPLINGS, cell_report, make_cells
 from skqfair.quantization import FakeQuantization, plain_copy
@@ -161,12 +161,7 @@ class FairQATClassifier(NetworkClassifier):
 
     _parameter_constraints = {
         **NetworkClassifier._parameter_constraints,
-        "weight_bits": [Interval(Integral, 2, 16, closed="both"), None],
-        "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
-        "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
-        "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
-        "granularity": [StrOptions({"per_channel", "per_tensor"})],
-        "calibration_size": [Interval(Integral, 1, None, closed="left")],
+        **BIT_CONSTRAINTS,
         "scale": [StrOptions({"mse", "learned"})],
         "qat_epochs": [Interval(Integral, 0, None, closed="left")],
         "qat_lr": [Interval(Real, 0, None, closed="neither"), None],

@@ -1,8 +1,11 @@
 """Bits of each layer or channel, chosen from what the trained network loses."""
 
+from numbers import Integral, Real
+
 import numpy as np
 import torch
 from scipy.special import log_softmax
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from skqfair.classifiers._seeding import seeded
 from skqfair.quantization import (
@@ -15,10 +18,20 @@ from skqfair.quantization import (
     quantizable_weights,
 )
 
-__all__ = ["AUTOMATIC", "build_scheme", "check_layer_bits", "group_means", "losses"]
+__all__ = ["BIT_CONSTRAINTS", "build_scheme", "check_layer_bits", "group_means", "losses"]
 
 AUTOMATIC = ("auto", "fairquant", "first_last_8")
 """The rules that ``layer_bits`` can name."""
+
+BIT_CONSTRAINTS = {
+    "weight_bits": [Interval(Integral, 2, 16, closed="both"), None],
+    "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
+    "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
+    "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
+    "granularity": [StrOptions({"per_channel", "per_tensor"})],
+    "calibration_size": [Interval(Integral, 1, None, closed="left")],
+}
+"""What the parameters that all quantizing classifiers share may be."""
 
 _BUDGETED = ("auto", "fairquant")
 _FAIRQUANT = (2, 4, 8)

@@ -1,12 +1,10 @@
 """Post-training quantization of a network."""
 
-from numbers import Integral, Real
-
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
 from skqfair.classifiers._base import NetworkClassifier
-from skqfair.classifiers._mixed_precision import AUTOMATIC, build_scheme, check_layer_bits
+from skqfair.classifiers._mixed_precision import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.classifiers._seeding import seeded
 from skqfair.quantization import convert, has_batchnorm, reestimate_batchnorm
 
@@ -110,13 +108,8 @@ class QuantizedClassifier(NetworkClassifier):
 
     _parameter_constraints = {
         **NetworkClassifier._parameter_constraints,
-        "weight_bits": [Interval(Integral, 2, 16, closed="both"), None],
-        "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
-        "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
-        "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
-        "granularity": [StrOptions({"per_channel", "per_tensor"})],
+        **BIT_CONSTRAINTS,
         "calibration": [StrOptions({"minmax", "percentile", "mse"})],
-        "calibration_size": [Interval(Integral, 1, None, closed="left")],
         "recalibrate_batchnorm": ["boolean"],
     }
 
