@@ -1,11 +1,9 @@
 """Accuracy, FVO and size against bit width."""
 
-import numbers
-
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import import_extra
+from skqfair.displays._common import make_axes, sort_bits, tidy
 from skqfair.metrics import model_report
 
 __all__ = ["BitWidthDisplay"]
@@ -50,11 +48,7 @@ class BitWidthDisplay:
             raise ValueError(
                 f"table lacks the columns {sorted(missing)}; make it with skqfair.metrics.model_report."
             )
-        bits = [_bits(name) for name in table.index]
-        order = np.arange(len(bits))
-        if None not in bits:
-            order = np.argsort([-b for b in bits], kind="stable")
-        self.table_ = table.iloc[order]
+        self.table_ = table.iloc[sort_bits(table.index)]
         self.figure_ = self.axes_ = None
 
     @classmethod
@@ -178,22 +172,11 @@ class BitWidthDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot = import_extra("matplotlib.pyplot", "plot")
         panels = [self._accuracy, self._fvo] + ([self._size] if "size" in self.table_ else [])
-        if axes is None:
-            _, axes = pyplot.subplots(
-                1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained"
-            )
-        axes = np.ravel(axes)
-        if len(axes) != len(panels):
-            raise ValueError(f"axes must be {len(panels)} matplotlib Axes, got {len(axes)}.")
-        positions = np.arange(len(self.table_))
+        axes = make_axes(axes, len(panels))
         for ax, panel in zip(axes, panels, strict=True):
-            panel(ax, positions)
-            labels = ["float" if _bits(name) == 32 else str(name) for name in self.table_.index]
-            ax.set_xticks(positions, labels)
-            ax.set_xlabel("weight bits")
-            ax.spines[["top", "right"]].set_visible(False)
+            panel(ax, np.arange(len(self.table_)))
+            tidy(ax, self.table_.index)
         self.figure_, self.axes_ = axes[0].figure, axes
         return self
 
@@ -229,13 +212,6 @@ class BitWidthDisplay:
         bars = ax.bar(x, kilobytes, color="0.6", width=0.6)
         ax.bar_label(bars, fmt="%.1f", fontsize="small")
         ax.set_ylabel("size (kB)")
-
-
-def _bits(name):
-    """Return the bits that a name of a model stands for, or None."""
-    if name is None or name == "float" or (isinstance(name, float) and np.isnan(name)):
-        return 32
-    return int(name) if isinstance(name, numbers.Integral) or str(name).isdigit() else None
 
 
 def _folds(cv_results, name, candidate):

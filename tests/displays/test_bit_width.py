@@ -10,12 +10,6 @@ Y, GROUPS = RNG.integers(0, 2, 200), RNG.choice(["a", "b", "c"], 200)
 PREDICTIONS = {2: RNG.integers(0, 2, 200), "float": Y, 8: np.where(RNG.random(200) < 0.1, 1 - Y, Y)}
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
 def test_panels_show_the_table():
     display = BitWidthDisplay.from_predictions(
         Y,
