@@ -18,9 +18,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from skqfair.quantization._activations import ActivationQuantizer
-from skqfair.quantization._affine import q_max
+from skqfair.quantization._affine import q_max, to_codes
 from skqfair.quantization._convert import bake
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, weight_scale
 from skqfair.quantization._scheme import FLOAT_BITS
@@ -28,6 +29,7 @@ from skqfair.quantization._targets import activation_targets, quantizable_weight
 
 __all__ = ["FakeQuantization"]
 
+_NAME = "quantization_scales"
 _SMALLEST = 1e-3  # of its start: a learned scale stays positive
 
 
@@ -63,22 +65,18 @@ class FakeQuantization:
             for name, bits in self.layer_bits.items()
             if not (isinstance(bits, int) and bits == FLOAT_BITS)
         }
-        self.inputs = {}
-        self._handles, self._registered = [], []
+        self.inputs, self.scales, self._gradient, self._handles = {}, None, None, []
         self._active, self._stale, self.n_steps = False, False, 0
         if scheme.activation_bits is not None:
             self._quantize_inputs(statistics)
         for weight in self.weights.values():
-            weight.learn() if learned else weight.rescale(scheme.calibration)
-        self._register_scales()
+            weight.scale = weight.first_scale() if learned else weight.best_scale(scheme.calibration)
+        self._hold_scales([*self.weights.values(), *self.inputs.values()])
 
     @property
     def learned_scales(self):
-        """The parameters of learned scales."""
-        return [q.scale for q in self._quantized() if isinstance(q.scale, nn.Parameter)]
-
-    def _quantized(self):
-        return [*self.weights.values(), *self.inputs.values()]
+        """The parameters of learned scales: one tensor of all, or none."""
+        return [] if self._gradient is None else [self.scales]
 
     def _quantize_inputs(self, statistics):
         """Quantize the inputs of layers from now on, with ranges from these statistics."""
@@ -87,15 +85,49 @@ class FakeQuantization:
             quantizer = seen.quantizer(self.scheme.activation_bits, self.scheme.calibration)
             hook = self.inputs[name] = FakeQuantizedInput(quantizer, like.device)
             if self.learned:
-                hook.learn(seen.mean_magnitude, like)
+                hook.scale = hook.first_scale(seen.mean_magnitude, like)
             self._handles.append(targets[name].register_forward_pre_hook(hook, with_kwargs=True))
 
-    def _register_scales(self):
-        """Make the scales a part of the module, so that what stores and restores it has them."""
-        register = self.module.register_parameter if self.learned else self.module.register_buffer
-        for i, quantized in enumerate(self._quantized()):
-            self._registered.append(f"quantization_scale_{i}")
-            register(self._registered[-1], quantized.scale)
+    def _hold_scales(self, quantized):
+        """Hold all scales in one tensor of the module: what stores, restores or trains it has them.
+
+        Each quantized tensor keeps a view of its part, and of its part of the gradient. One tensor
+        instead of many saves an optimizer most of its time.
+        """
+        if not quantized:
+            return
+        self.scales = torch.cat([q.scale.flatten() for q in quantized])
+        limits = [torch.as_tensor(q.limit).to(q.scale).expand(q.scale.shape) for q in quantized]
+        self._limits = torch.cat([limit.flatten() for limit in limits])
+        if self.learned:
+            self._floor, self._gradient = self.scales * _SMALLEST, torch.zeros_like(self.scales)
+            self.scales = nn.Parameter(self.scales)
+            self.module.register_parameter(_NAME, self.scales)
+        else:
+            self.module.register_buffer(_NAME, self.scales)
+        self._values, self._bounds = self.scales.detach(), self.scales.detach() * self._limits
+        start = 0
+        for q in quantized:
+            part, shape = slice(start, start + q.scale.numel()), q.scale.shape
+            start = part.stop
+            q.scale, q.bound = self._values[part].view(shape), self._bounds[part].view(shape)
+            if self.learned:
+                q.trained, q.gradient = self.scales, self._gradient[part].view(shape)
+
+    def _refresh(self):
+        """Keep learned scales positive, and multiply all by their largest codes at once."""
+        if self._gradient is not None:
+            torch.maximum(self._values, self._floor, out=self._values)
+        if self.scales is not None:
+            torch.mul(self._values, self._limits, out=self._bounds)
+
+    def _pass_gradient(self):
+        """Give latent weights and learned scales their gradients."""
+        for weight in self.weights.values():
+            weight.pass_gradient()
+        if self._gradient is not None:
+            grad = self._gradient / self._values
+            self.scales.grad = grad if self.scales.grad is None else self.scales.grad + grad
 
     def rescale(self):
         """Re-estimate the scales, unless they are learned or no step was taken since the last time."""
@@ -103,7 +135,7 @@ class FakeQuantization:
             return
         self._stale = False
         for weight in self.weights.values():
-            weight.rescale(self.scheme.calibration)
+            weight.scale.copy_(weight.best_scale(self.scheme.calibration))
         if not self.inputs or self.observe is None:
             return
         for hook in self.inputs.values():
@@ -130,6 +162,9 @@ class FakeQuantization:
             return
         self._active = True
         weights = self.weights.values()
+        self._refresh()
+        if training and self._gradient is not None:
+            self._gradient.zero_()
         try:
             for weight in weights:
                 weight.enter()
@@ -140,8 +175,7 @@ class FakeQuantization:
             self._active = False
         if training:
             self._stale, self.n_steps = True, self.n_steps + 1
-            for weight in weights:
-                weight.pass_gradient()
+            self._pass_gradient()
 
     def finish(self):
         """Return the quantized copy, and leave the module with its latent weights only.
@@ -153,9 +187,9 @@ class FakeQuantization:
         """
         for handle in self._handles:
             handle.remove()
-        for name in self._registered:
-            delattr(self.module, name)
-        self._handles, self._registered = [], []
+        if self.scales is not None:
+            delattr(self.module, _NAME)
+        self._refresh()  # after the last step too
         weights = {name: weight.quantized() for name, weight in self.weights.items()}
         inputs = {name: hook.quantizer() for name, hook in self.inputs.items()}
         return bake(self.module, self.layer_bits, weights, inputs)
@@ -170,40 +204,35 @@ class _Weight:
         limit = q_max(self.widths)
         if isinstance(limit, torch.Tensor):
             limit = limit.to(parameter.dtype).reshape(channel_shape(parameter, axis))
-        self.limit, self.scale, self.floor = limit, None, None
+        self.limit, self.scale, self.bound, self.gradient = limit, None, None, None
         self.latent, self.before = None, None
         self.room = torch.empty_like(parameter, requires_grad=False)
 
-    def rescale(self, calibration):
-        scale = weight_scale(
+    def best_scale(self, calibration):
+        return weight_scale(
             self.parameter.detach(),
             self.widths,
             per_channel=self.per_channel,
             calibration=calibration,
             axis=self.axis,
         )
-        self.scale = scale if self.scale is None else self.scale.copy_(scale)
 
-    def learn(self):
-        """Make the scale a parameter that starts at 2 mean|w| / sqrt(q)."""
+    def first_scale(self):
+        """Return 2 mean|w| / sqrt(q), where a learned scale starts."""
         magnitude = self.parameter.detach().abs()
-        if self.per_channel:
-            self.shared = [d for d in range(magnitude.ndim) if d != self.axis % magnitude.ndim]
-        else:
-            self.shared = list(range(magnitude.ndim))
-        mean = magnitude.mean(self.shared, keepdim=self.per_channel) if self.shared else magnitude
-        grid = torch.as_tensor(self.limit, dtype=mean.dtype, device=mean.device)
-        start = 2 * mean / (grid if self.per_channel else grid.max()).sqrt()
-        self.scale = nn.Parameter(torch.where(start > 0, start, 1.0))
-        self.floor = self.scale.detach() * _SMALLEST
-        n = self.parameter.numel() / self.scale.numel()
-        self.factor = (n * grid).rsqrt() if self.per_channel else (n * grid.max()).rsqrt()
+        channels = magnitude.shape[self.axis] if self.per_channel else 1
+        shape = channel_shape(magnitude, self.axis) if self.per_channel else ()
+        rows = magnitude.movedim(self.axis, 0).reshape(channels, -1)
+        limit = torch.as_tensor(self.limit).to(magnitude)
+        self.factor = (rows.shape[1] * limit).rsqrt()
+        start = 2 * rows.mean(1).reshape(shape) / limit.sqrt()
+        return torch.where(start > 0, start, 1.0)
 
     def enter(self):
         self.latent, self.before = self.parameter.data, self.parameter.grad
         if self.before is not None:  # of an earlier backward, added up by the user's own step
             self.parameter.grad = None
-        scale = _positive_(self.scale, self.floor).data
+        scale = self.scale.to(self.latent.dtype)
         torch.div(self.latent, scale, out=self.room)
         self.room.round_().clamp_(-self.limit, self.limit).mul_(scale)
         self.parameter.data = self.room
@@ -219,77 +248,68 @@ class _Weight:
             return
         if grad.is_sparse:
             grad = self.parameter.grad = grad.to_dense()
-        latent, scale = self.parameter.data, self.scale.data
-        if isinstance(self.scale, nn.Parameter):
-            self._scale_gradient(grad, latent, scale)
-        _zero_beyond_(grad, latent, scale * (self.limit + 0.5))
+        latent = self.parameter.data
+        scale = self.scale.to(latent.dtype)
+        margin = _margin(latent, self.bound.to(latent.dtype))
+        if self.gradient is not None:  # the room still holds codes * scale
+            slope = self.room.sub_(_where_inside(latent, margin)).mul_(grad)
+            self.gradient.addcmul_(slope.sum_to_size(self.gradient.shape), self.factor)
+        _where_inside(grad, margin.add_(scale, alpha=0.5), out=grad)
         if before is not None:
             grad.add_(before)
 
-    def _scale_gradient(self, grad, latent, scale):
-        slope = _scale_slope(latent / scale, -self.limit, self.limit).mul_(grad)
-        slope = slope.sum(self.shared, keepdim=self.per_channel) if self.shared else slope
-        slope = slope * self.factor
-        self.scale.grad = slope if self.scale.grad is None else self.scale.grad + slope
-
     def quantized(self):
-        scale = _positive_(self.scale, self.floor).detach().clone()  # after the last step too
+        scale = self.scale.to(self.parameter.dtype, copy=True)
         return QuantizedTensor.from_scale(self.parameter.detach(), scale, self.bits, self.axis)
 
 
-def _positive_(scale, floor):
-    """Return the scale, lifted to its floor in place if it is learned (else there is no floor)."""
-    if floor is not None:
-        torch.maximum(scale.data, floor, out=scale.data)
-    return scale
+# Both write in place where they can: a new tensor costs more than the arithmetic.
 
 
-_keep_where_positive = torch.ops.aten.threshold_backward
+def _margin(values, bound):
+    """Return how far |values| stay below ``bound``."""
+    magnitude = values.abs()
+    return torch.sub(bound, magnitude, out=magnitude)
 
 
-def _zero_beyond_(grad, values, largest):
-    """Set ``grad`` to 0 where |values| > largest, in place; several times faster than a mask."""
-    margin = values.abs().neg_().add_(largest)
-    return _keep_where_positive.grad_input(grad, margin, _below_zero(grad), grad_input=grad)
-
-
-def _below_zero(values):
-    """Return the largest negative number: zero is kept too."""
-    return -torch.finfo(values.dtype).tiny
-
-
-def _scale_slope(ratio, low, high):
-    """Return the derivative of the dequantized values by the scale.
-
-    Inside the grid it is round(r) - r; beyond it, the limit.
-    """
-    inside = ratio.clamp(low, high)
-    beyond = (ratio - inside).abs_()
-    return inside.round().sub_(inside).add_(_keep_where_positive(inside, beyond, 0))
+def _where_inside(values, margin, out=None):
+    """Return the values where ``margin`` is not negative, else 0; several times faster than a mask."""
+    out = torch.empty_like(values) if out is None else out
+    below_zero = -torch.finfo(margin.dtype).tiny  # zero is inside
+    return torch.ops.aten.threshold_backward.grad_input(values, margin, below_zero, grad_input=out)
 
 
 class _QuantizeInput(torch.autograd.Function):
-    """Rounds to codes and back; its gradient goes straight through, and to a learned scale."""
+    """Rounds to codes and back; its gradient goes straight through, and to a learned scale.
+
+    That of the scale is added up in the hook: the tensor of all scales, ``scales``, is an argument
+    only to have ``backward`` called where the values themselves need no gradient.
+    """
 
     @staticmethod
-    def forward(ctx, values, scale, low, high, factor):
-        ctx.save_for_backward(values, scale)
-        ctx.low, ctx.high, ctx.factor = low, high, factor
-        return (values / scale).round_().clamp_(low, high).mul_(scale)
+    def forward(ctx, values, scales, hook, n_samples):
+        ctx.hook, ctx.n_samples, ctx.scale = hook, n_samples, hook.scale.to(values)
+        rounded = to_codes(values, ctx.scale, hook.low, hook.high).mul_(ctx.scale)
+        ctx.save_for_backward(values, None if scales is None else rounded)
+        return rounded
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
-        values, scale = ctx.saved_tensors
-        to_values = to_scale = None
-        if ctx.needs_input_grad[0]:
-            largest = scale * (ctx.high + 0.5)
-            to_values = _zero_beyond_(grad.clone(), values, largest)
-            if not ctx.low:
-                to_values = _keep_where_positive(to_values, values, _below_zero(values))
-        if ctx.needs_input_grad[1]:
-            slope = _scale_slope(values / scale, ctx.low, ctx.high)
-            to_scale = torch.vdot(slope.flatten(), grad.flatten()).mul_(ctx.factor(values))
-        return to_values, to_scale, None, None, None
+        (values, rounded), hook, scale = ctx.saved_tensors, ctx.hook, ctx.scale
+        bound = hook.bound.to(scale)
+        margin = _margin(values, bound) if hook.signed else bound - values
+        if rounded is not None:
+            slope = _where_inside(values, margin)
+            slope = slope if hook.signed else slope.relu_()
+            slope = torch.sub(rounded, slope, out=slope)
+            hook.add_gradient(torch.vdot(slope.flatten(), grad.flatten()), values, ctx.n_samples)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        margin.add_(scale, alpha=0.5)
+        if not hook.signed:
+            margin.clamp_(max=values)  # negative values are clipped
+        return _where_inside(grad, margin, out=margin), None, None, None
 
 
 class FakeQuantizedInput(ActivationQuantizer):
@@ -297,25 +317,41 @@ class FakeQuantizedInput(ActivationQuantizer):
 
     def __init__(self, quantizer, device):
         super().__init__(quantizer.scale.to(device), quantizer.bits, quantizer.signed)
-        self.active, self.floor = True, None
+        self.active, self.limit, self.bound = True, self.high, None
+        self.trained, self.gradient, self.n_samples = None, None, 1
 
-    def learn(self, mean_magnitude, like):
-        """Make the scale a parameter that starts at 2 mean|x| / sqrt(q)."""
+    def first_scale(self, mean_magnitude, like):
+        """Return 2 mean|x| / sqrt(q), where a learned scale starts."""
         start = 2 * mean_magnitude / math.sqrt(self.high)
-        start = torch.as_tensor(start if start > 0 else 1.0, dtype=like.dtype, device=like.device)
-        self.scale, self.floor = nn.Parameter(start), start * _SMALLEST
+        return torch.as_tensor(start if start > 0 else 1.0, dtype=like.dtype, device=like.device)
 
-    def _factor(self, values):
-        return 1 / math.sqrt(max(1, values.numel() / max(1, len(values))) * self.high)
+    def add_gradient(self, slope, values, n_samples):
+        """Take in what one call of the module says, times the scale."""
+        n_features = max(1, values.numel() / max(1, n_samples))
+        self.gradient.add_(slope, alpha=1 / math.sqrt(n_features * self.high))
+
+    def __call__(self, module, args, kwargs):
+        """Quantize the first argument, wherever it was passed."""
+        if self.trained is not None:
+            self.n_samples = _n_samples(module, args[0] if args else kwargs.get("input"))
+        return super().__call__(module, args, kwargs)
 
     def quantize(self, values):
         """Return ``values`` rounded to the codes, in their own dtype."""
         if not self.active:
             return values
-        scale = _positive_(self.scale, self.floor)
-        return _QuantizeInput.apply(values, scale.to(values), self.low, self.high, self._factor)
+        return _QuantizeInput.apply(values, self.trained, self, self.n_samples)
 
     def quantizer(self):
         """Return the hook of the deployed module."""
-        scale = _positive_(self.scale, self.floor).detach().clone()
-        return ActivationQuantizer(scale, self.bits, self.signed)
+        return ActivationQuantizer(self.scale.clone(), self.bits, self.signed)
+
+
+def _n_samples(module, values):
+    """Return how many samples are in the input of a module; recurrent ones may have time first."""
+    if isinstance(values, nn.utils.rnn.PackedSequence):
+        return int(values.batch_sizes[0])
+    recurrent = isinstance(module, nn.RNNBase)
+    if getattr(values, "ndim", 0) < (3 if recurrent else 2):  # a single sample, or nothing to quantize
+        return 1
+    return values.shape[1 if recurrent and not module.batch_first else 0]

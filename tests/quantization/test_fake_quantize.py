@@ -31,6 +31,13 @@ def straight_through(weight, scale, limit, learned):
     return value + slope * (scale - scale.detach())
 
 
+def scale_gradients(fake):
+    """The gradient of each learned scale, weights first, in the shapes of the scales."""
+    quantized = [*fake.weights.values(), *fake.inputs.values()]
+    parts = fake.learned_scales[0].grad.split([q.scale.numel() for q in quantized])
+    return [part.view_as(q.scale) for part, q in zip(parts, quantized, strict=True)]
+
+
 def stepped(module, fake, X):
     with fake.applied(training=True):
         loss = module(X).square().mean()
@@ -62,11 +69,11 @@ def test_gradients_of_weights_and_scales(bits, learned, granularity):
     if learned:
         n = weight.numel() / scale.numel()
         factor = 1 / torch.sqrt(n * limit)
+        (found,) = scale_gradients(fake)
         torch.testing.assert_close(
-            fake.learned_scales[0].grad,
-            scale.grad * factor.reshape_as(scale) if limit.ndim else scale.grad * factor,
+            found, scale.grad * factor.reshape_as(scale) if limit.ndim else scale.grad * factor
         )
-        assert (fake.learned_scales[0].grad != 0).all()
+        assert (found != 0).all()
     else:
         assert not fake.learned_scales
 
@@ -111,9 +118,73 @@ def test_gradients_through_inputs(signed, learned):
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(first.weight.grad, weight.grad)
     if learned:
-        for found, scale, hook, n in zip(fake.learned_scales, scales, hooks, (6, 5), strict=True):
-            torch.testing.assert_close(found.grad, scale.grad / np.sqrt(n * hook.high))
-            assert found.grad != 0
+        for found, scale, hook, n in zip(scale_gradients(fake), scales, hooks, (6, 5), strict=True):
+            torch.testing.assert_close(found, scale.grad / np.sqrt(n * hook.high))
+            assert found != 0
+
+
+class Twice(nn.Module):
+    """One layer called twice in double precision, another one in single precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.last = nn.Linear(6, 6, bias=False).double(), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x):
+        return self.last(self.shared(self.shared(x)).float())
+
+
+def test_gradients_of_a_shared_layer_and_of_mixed_precision():
+    torch.manual_seed(0)
+    module, X = Twice(), torch.randn(20, 6).double()
+    with observe_activations(module) as statistics:
+        module(X)
+    scheme = QuantizationScheme(3, activation_bits=4)
+    fake = FakeQuantization(module, scheme, learned=True, statistics=statistics)
+    loss = stepped(module, fake, X)
+
+    weights = [module.shared.weight, module.last.weight]
+    quantized = [*fake.weights.values(), *fake.inputs.values()]
+    scales = [q.scale.detach().clone().requires_grad_() for q in quantized]
+    latents = [w.detach().clone().requires_grad_() for w in weights]
+    shared = straight_through(latents[0], scales[0], 3, True)
+    last = straight_through(latents[1], scales[1].float(), 3, True)
+    hidden = X
+    for _ in range(2):
+        hidden = straight_through(hidden, scales[2], 7, True) @ shared.T
+    outputs = straight_through(hidden.float(), scales[3].float(), 7, True) @ last.T
+    expected = outputs.square().mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    for weight, latent in zip(weights, latents, strict=True):
+        torch.testing.assert_close(weight.grad, latent.grad)
+    for found, scale, q in zip(scale_gradients(fake), scales, (3, 3, 7, 7), strict=True):
+        torch.testing.assert_close(found, scale.grad / np.sqrt(6 * q), rtol=1e-5, atol=1e-7)
+    for name, weight in fake.finish().weights.items():
+        assert weight.scale.dtype == module.get_parameter(name).dtype
+
+
+@pytest.mark.parametrize("kind", ["time first", "packed", "one sequence"])
+def test_features_of_a_sequence_are_counted_per_sample(kind):
+    """The gradient of the input's scale is that of the layer which has the batch first."""
+    torch.manual_seed(0)
+    n, layer = 1 if kind == "one sequence" else 5, nn.LSTM(3, 4, batch_first=True)
+    X, found = torch.randn(n, 7, 3), []
+    with observe_activations(layer) as statistics:
+        layer(X)
+    other = X.transpose(0, 1) if kind == "time first" else X[0]
+    if kind == "packed":
+        other = nn.utils.rnn.pack_sequence(list(X))
+    for values in (X, other):
+        module = copy.deepcopy(layer)
+        module.batch_first = values is X
+        scheme = QuantizationScheme(None, activation_bits=3)
+        fake = FakeQuantization(module, scheme, learned=True, statistics=statistics)
+        with fake.applied(training=True):
+            module(values)[1][0].sum().backward()
+        found.append(fake.learned_scales[0].grad)
+    torch.testing.assert_close(*found)
+    assert found[0] != 0
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -137,7 +208,7 @@ def test_any_module_trains_on_its_grid(name, learned):
     assert got
     assert all(bool(grad.isfinite().all()) for grad in got)
     finished = fake.finish()
-    assert not [n for n, _ in module.named_parameters() if n.startswith("quantization_scale")]
+    assert not [n for n in module.state_dict() if n.startswith("quantization_scale")]
     for weight in finished.weights.values():
         rows = weight.codes.movedim(weight.axis, 0).flatten(1)
         assert max(len(row.unique()) for row in rows) <= 2**3 - 1
