@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 from sklearn.utils._param_validation import Interval, StrOptions
+from skorch.dataset import unpack_data
 
 from skqfair.classifiers._seeding import seeded
 from skqfair.quantization import (
@@ -190,23 +191,29 @@ def _by_importance(module, trained, rows, budget):
     return {name: part.tolist() for name, part in zip(axes, np.split(best, ends), strict=True)}
 
 
+def _inferred(view, X):
+    """Return what the net infers, with its gradient; batches and inputs may be of the user's making."""
+    batches = view.get_iterator(view.get_dataset(X), training=False)
+    return torch.cat([view.infer(unpack_data(batch)[0]) for batch in batches])
+
+
 def _channel_importance(module, trained, rows):
     X, y, codes = _sample(trained, rows)
-    device = next(module.parameters()).device
     parameters, axes = dict(module.named_parameters()), quantizable_weights(module)
     wanted = [parameters[name].requires_grad_() for name in axes]
     groups = np.unique(codes)
     maps = {g: [torch.zeros_like(p) for p in wanted] for g in groups}
     network, size = trained.network, trained.network.batch_size(len(X))
+    view = network.view(module)
     for start in np.arange(0, len(X), size):
         part = slice(start, start + size)
         for g in groups:
             members = codes[part] == g
             if not members.any():
                 continue
-            outputs = module(torch.as_tensor(X[part][members], device=device))
+            outputs = _inferred(view, X[part][members])
             logits = outputs if network.returns_logits else outputs.clamp(min=1e-30).log()
-            target = torch.as_tensor(y[part][members], device=device)
+            target = torch.as_tensor(y[part][members], device=outputs.device)
             loss = torch.nn.functional.cross_entropy(logits, target)
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
             for total, gradient, weight in zip(maps[g], gradients, wanted, strict=True):

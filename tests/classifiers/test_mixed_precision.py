@@ -5,12 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from nets import CODES, counting, small
+from nets import CODES, counting, skorch_net, small
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
 from torch import nn
 
 from skqfair import FairQATClassifier, QuantizedClassifier
+from skqfair.networks import MLP
 from skqfair.quantization import CHOICES, allocate_bits, quantize
 
 ESTIMATORS = [QuantizedClassifier, FairQATClassifier]
@@ -111,6 +113,30 @@ def test_fairquant_follows_its_paper(problem, frozen, kind):
     found = np.concatenate(list(clf.layer_bits_.values()))
     assert scores[found == 8].min() >= scores[found == 4].max() * (1 - 1e-4)
     assert scores[found == 4].min() >= scores[found == 2].max() * (1 - 1e-4)
+
+
+FACTORS = torch.logspace(-1.5, 1.5, 6)
+
+
+class ScalingNet(NeuralNetClassifier):
+    def infer(self, x, **fit_params):
+        return super().infer(x * FACTORS, **fit_params)
+
+
+class ScalingModule(MLP):
+    def forward(self, x):
+        return super().forward(x * FACTORS)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_fairquant_asks_the_net_not_its_module(problem, kind):
+    X, y, groups = problem
+    bits = []
+    for net in (skorch_net(ScalingNet), skorch_net(module=ScalingModule)):
+        clf = fast(kind, net, layer_bits="fairquant", bit_budget=4)
+        clf.fit(X, y, sensitive_features=groups)
+        bits.append(np.concatenate(list(clf.layer_bits_.values())))
+    np.testing.assert_array_equal(*bits)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
