@@ -38,7 +38,9 @@ class FairQATClassifier(NetworkClassifier):
     ----------
     estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
         The network, as in :class:`QuantizedClassifier`. Its optimizer, callbacks, ``train_split`` and
-        iterators serve the fine-tuning too.
+        iterators serve the fine-tuning too; but callbacks that set, load or store weights
+        (``Initializer``, ``LoadInitState``, ``Checkpoint``, ``TrainEndCheckpoint``) act in the float
+        training only, so that their files hold the float net.
     weight_bits : int or None, default=4
         Bits of the weights, 2..16; None leaves them in float: the control that shows what the
         mitigation does without quantization.
@@ -229,7 +231,8 @@ class FairQATClassifier(NetworkClassifier):
         sample_weight : array-like of shape (n,), optional
             Weights of the losses, in training and fine-tuning; only their ratios count.
         **fit_params
-            Handed to the fit of the net, the same for every batch.
+            Handed to the fit of the net, the same for every batch. ``epochs`` is for the float
+            training; the fine-tuning has ``qat_epochs``.
 
         Returns
         -------

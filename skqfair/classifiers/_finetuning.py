@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, Initializer, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    Initializer,
+    LoadInitState,
+    LRScheduler,
+    TrainEndCheckpoint,
+)
 from torch import nn
 from torch.utils.data import Subset
 
@@ -21,6 +28,12 @@ __all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
 
 LEARNING_RATE_RATIO = 0.3
 """First learning rate of the fine-tuning over that of the training, unless the user gives one."""
+
+# They would start anew, or write over what they have stored of the float net.
+_FLOAT_ONLY = (Initializer, LoadInitState, Checkpoint, TrainEndCheckpoint)
+
+# Parameters of torch's schedules that may hold one entry for each parameter group.
+_BY_GROUP = ("lr_lambda", "max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum")
 
 
 @dataclass
@@ -228,15 +241,35 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
         net._initialize_optimizer()
         net._initialize_history()
         net.verbose = verbose
-        kept = [c for c in net.callbacks_ if not isinstance(c[1], Initializer)]  # it would start anew
+        n_groups = len(net.optimizer_.param_groups)
+        kept = [
+            (name, _with_group_of_scales(callback, n_groups))
+            for name, callback in net.callbacks_
+            if not isinstance(callback, _FLOAT_ONLY)
+        ]
         net.callbacks_ = [("quantization", epochs_callback), *kept]
-        net.partial_fit(X, y, **fit_params)
+        net.partial_fit(X, y, **{k: v for k, v in fit_params.items() if k != "epochs"})
         _check_effect(net, tuning)
         if epochs_callback.best is not None:
             tuning.fake.module.load_state_dict(epochs_callback.best)
     for parameter in tuning.fake.module.parameters():
         parameter.grad = None
     return net.history_, epochs_callback.best_epoch
+
+
+def _with_group_of_scales(callback, n_groups):
+    """Return the callback; a schedule that lacks the group of learned scales goes on as in its last."""
+    if not isinstance(callback, LRScheduler):
+        return callback
+    lists = {
+        name: [*values, values[-1]]
+        for name, values in callback.kwargs.items()
+        if name in _BY_GROUP and isinstance(values, (list, tuple)) and len(values) == n_groups - 1
+    }
+    if lists:
+        callback = copy.copy(callback)  # the net may share its own where it cannot be copied
+        vars(callback).update(lists)
+    return callback
 
 
 def _check_effect(net, tuning):

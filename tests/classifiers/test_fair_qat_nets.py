@@ -6,7 +6,14 @@ import torch
 from nets import skorch_net, small
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, Initializer
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    Initializer,
+    LoadInitState,
+    LRScheduler,
+    TrainEndCheckpoint,
+)
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader
@@ -39,6 +46,72 @@ def test_an_initializer_does_not_start_anew(problem):
         clf.latent_module_.parameters(), clf.estimator_.module_.parameters(), strict=True
     ):
         torch.testing.assert_close(tuned, trained, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, TrainEndCheckpoint])
+def test_checkpoints_hold_the_float_net(problem, tmp_path, kind):
+    X, y, _ = problem
+    stored = kind(dirname=str(tmp_path), **({"monitor": None} if kind is Checkpoint else {}))
+    clf = FairQATClassifier(small(callbacks=[stored]), scale="learned", random_state=0).fit(X, y)
+    trained = clf.estimator_.module_.state_dict()
+    (path,) = tmp_path.glob("*params.pt")
+    found = torch.load(path)
+    assert found.keys() == trained.keys()
+    assert all(torch.equal(found[name], value) for name, value in trained.items())
+
+
+def test_a_stored_state_is_loaded_for_the_float_training_only(problem, tmp_path):
+    X, y, _ = problem
+    stored = Checkpoint(monitor=None, dirname=str(tmp_path))
+    clf = FairQATClassifier(small(callbacks=[stored]), qat_epochs=0, random_state=0).fit(X, y)
+    again = small(callbacks=[LoadInitState(stored)], max_epochs=0)
+    again = FairQATClassifier(again, scale="learned", qat_epochs=1, qat_lr=1e-8).fit(X, y)
+    for tuned, trained in zip(
+        again.latent_module_.parameters(), clf.estimator_.module_.parameters(), strict=True
+    ):
+        torch.testing.assert_close(tuned, trained, atol=1e-5, rtol=0)
+
+
+def test_epochs_of_fit_are_for_the_float_training(problem):
+    X, y, _ = problem
+    rates = []
+
+    class Rates(Callback):
+        def on_batch_end(self, net, training=False, **kwargs):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    net = small(callbacks=[Rates()])
+    clf = FairQATClassifier(net, qat_epochs=3, qat_lr=0.1, random_state=0).fit(X, y, epochs=4)
+    assert len(clf.estimator_.history) == 4
+    assert len(clf.history_) == 3
+    assert rates[-1] < 0.01
+
+
+def lambdas(*factors):
+    return {"policy": "LambdaLR", "lr_lambda": [lambda epoch, f=f: f**epoch for f in factors]}
+
+
+@pytest.mark.parametrize(
+    ("options", "schedule", "expected"),
+    [
+        ({}, lambdas(0.5), [0.5, 0.5]),
+        ({"optimizer__param_groups": [("hidden*", {})]}, lambdas(0.1, 0.5), [0.1, 0.5, 0.5]),
+        ({}, {"policy": "MultiStepLR", "milestones": [1], "gamma": 0.5}, [0.5, 0.5]),
+    ],
+)
+def test_schedules_by_group_know_the_group_of_learned_scales(problem, options, schedule, expected):
+    X, y, _ = problem
+    rates = []
+
+    class Rates(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            rates.append(np.array([group["lr"] for group in net.optimizer_.param_groups]))
+
+    callbacks = [Rates(), ("schedule", LRScheduler(**schedule))]
+    net = small(callbacks=callbacks, optimizer__weight_decay=0.1, **options)
+    clf = FairQATClassifier(net, scale="learned", qat_epochs=2, random_state=0).fit(X, y)
+    np.testing.assert_allclose(rates[-1] / rates[-2], expected)
+    assert len(clf.estimator_.history) == len(rates) - 2
 
 
 class OwnStep(NeuralNetClassifier):
