@@ -18,7 +18,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from skqfair.quantization._activations import ActivationQuantizer
 from skqfair.quantization._affine import q_max, to_codes
@@ -104,6 +103,7 @@ class FakeQuantization:
             self.scales = nn.Parameter(self.scales)
             self.module.register_parameter(_NAME, self.scales)
         else:
+            self._limits += 0.5  # where the gradient ends; that of a scale needs the grid's own end
             self.module.register_buffer(_NAME, self.scales)
         self._values, self._bounds = self.scales.detach(), self.scales.detach() * self._limits
         start = 0
@@ -115,7 +115,7 @@ class FakeQuantization:
                 q.trained, q.gradient = self.scales, self._gradient[part].view(shape)
 
     def _refresh(self):
-        """Keep learned scales positive, and multiply all by their largest codes at once."""
+        """Keep learned scales positive, and find where all grids end, at once."""
         if self._gradient is not None:
             torch.maximum(self._values, self._floor, out=self._values)
         if self.scales is not None:
@@ -249,12 +249,12 @@ class _Weight:
         if grad.is_sparse:
             grad = self.parameter.grad = grad.to_dense()
         latent = self.parameter.data
-        scale = self.scale.to(latent.dtype)
         margin = _margin(latent, self.bound.to(latent.dtype))
         if self.gradient is not None:  # the room still holds codes * scale
             slope = self.room.sub_(_where_inside(latent, margin)).mul_(grad)
             self.gradient.addcmul_(slope.sum_to_size(self.gradient.shape), self.factor)
-        _where_inside(grad, margin.add_(scale, alpha=0.5), out=grad)
+            margin.add_(self.scale.to(latent.dtype), alpha=0.5)
+        _where_inside(grad, margin, out=grad)
         if before is not None:
             grad.add_(before)
 
@@ -294,19 +294,18 @@ class _QuantizeInput(torch.autograd.Function):
         return rounded
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        (values, rounded), hook, scale = ctx.saved_tensors, ctx.hook, ctx.scale
-        bound = hook.bound.to(scale)
+        (values, rounded), hook = ctx.saved_tensors, ctx.hook
+        bound = hook.bound.to(values)
         margin = _margin(values, bound) if hook.signed else bound - values
         if rounded is not None:
             slope = _where_inside(values, margin)
             slope = slope if hook.signed else slope.relu_()
             slope = torch.sub(rounded, slope, out=slope)
             hook.add_gradient(torch.vdot(slope.flatten(), grad.flatten()), values, ctx.n_samples)
+            margin.add_(ctx.scale, alpha=0.5)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        margin.add_(scale, alpha=0.5)
         if not hook.signed:
             margin.clamp_(max=values)  # negative values are clipped
         return _where_inside(grad, margin, out=margin), None, None, None
