@@ -7,6 +7,7 @@ __all__ = [
     "CacheBypassWarning",
     "CompoundedMitigationWarning",
     "DivergedTrainingError",
+    "DoubleBackwardError",
     "EmptyGroupWarning",
     "ModuleOutputError",
     "NoModelWithinLimitsWarning",
@@ -49,3 +50,7 @@ class SmallCellWarning(UserWarning):
 
 class AccuracyBoundWarning(UserWarning):
     """A group has lost more accuracy than the bound allows, at the end of the training."""
+
+
+class DoubleBackwardError(RuntimeError):
+    """An operation of a module has no second derivative, so that curvature cannot be computed."""

@@ -22,9 +22,9 @@ LEVELS = {  # a package may import from lower levels only, and from itself
     "networks": 1,
     "datasets": 1,
     "classifiers": 2,
-    "diagnostics": 2,
+    "diagnostics": 3,
     "export": 2,
-    "displays": 3,
+    "displays": 4,
 }
 PUBLIC = ["skqfair", *(f"skqfair.{p.parent.name}" for p in ROOT.glob("*/__init__.py"))]
 

@@ -1,0 +1,24 @@
+"""Gradients and curvature of the losses of groups, in torch."""
+
+from skqfair.curvature._eigenvalues import MAX_ITER, extreme_eigenvalues, group_hessian_eigenvalues
+from skqfair.curvature._gradients import group_gradient_norms, mean_gradient
+from skqfair.curvature._hessian import Hessian
+from skqfair.curvature._per_sample import per_sample_gradient_norms, sample_square_norms
+from skqfair.curvature._problem import Problem, evaluating
+from skqfair.curvature._trace import group_hessian_trace, group_trace, trace_method
+
+__all__ = [
+    "MAX_ITER",
+    "Hessian",
+    "Problem",
+    "evaluating",
+    "extreme_eigenvalues",
+    "group_gradient_norms",
+    "group_hessian_eigenvalues",
+    "group_hessian_trace",
+    "group_trace",
+    "mean_gradient",
+    "per_sample_gradient_norms",
+    "sample_square_norms",
+    "trace_method",
+]

@@ -1,0 +1,176 @@
+r"""Norms of per-sample gradients in closed form, layer by layer.
+
+The gradient of sample i by the weight of a linear layer is :math:`\sum_t g_{it} a_{it}^\top`, with
+the inputs a and the gradients g of its outputs at the positions t (one for plain features, pixels for
+a convolution, tokens for a sequence; several calls of one layer only add positions). Its norm needs no
+weight gradient: for one position it is :math:`\|g_i\| \|a_i\|`.
+
+References
+----------
+Goodfellow, I. (2015). Efficient per-example gradient computations. arXiv:1510.01799.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["square_norms", "supported"]
+
+_FEW_POSITIONS = 64  # up to which a convolution is faster unfolded: 12 times at 256 channels
+
+
+def supported(module):
+    """Whether the norms of a layer's per-sample gradients have a closed form here."""
+    if isinstance(module, nn.Embedding):
+        return not (module.scale_grad_by_freq or module.sparse or module.max_norm is not None)
+    if isinstance(module, _BatchNorm):
+        return module.track_running_stats
+    if isinstance(module, _CONVOLUTIONS):
+        return module.padding_mode == "zeros"
+    return type(module) in _RULES
+
+
+def square_norms(module, inputs, grads, *, weight, bias):
+    """Return squared norms of the gradients of each sample by the parameters of a layer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A supported layer.
+    inputs : list of Tensor, each (n, ...)
+        Of its calls.
+    grads : list of Tensor, each (n, ...)
+        Of the outputs of these calls.
+    weight, bias : bool
+        Which of its parameters count.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+    """
+    total = inputs[0].new_zeros(len(inputs[0]), dtype=grads[0].dtype)
+    if weight:
+        rule = next(r for kind, r in _RULES.items() if isinstance(module, kind))
+        total = total + rule(module, inputs, grads)
+    if bias:
+        total = total + _square(sum(_over_positions(module, g) for g in grads))
+    return total
+
+
+def _over_positions(module, values):
+    """Sum the values of each sample over all positions at which a parameter acts."""
+    first, last = 2, values.ndim
+    if isinstance(module, nn.Linear):
+        first, last = 1, values.ndim - 1
+    elif isinstance(module, nn.LayerNorm):
+        first, last = 1, values.ndim - len(module.normalized_shape)
+    return values.sum(tuple(range(first, last))) if last > first else values
+
+
+def _square(values):
+    return values.flatten(1).square().sum(1)
+
+
+def _linear(module, inputs, grads):
+    if len(inputs) == 1 and inputs[0].ndim == 2:
+        return _square(inputs[0]) * _square(grads[0])
+    a = torch.cat([x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in inputs], 1)
+    g = torch.cat([x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in grads], 1)
+    return _outer(a, g)
+
+
+def _outer(a, g):
+    """Return the squared norms of sum_t g_t a_t', for (n, t, d) inputs and (n, t, e) gradients."""
+    positions, d, e = a.shape[1], a.shape[2], g.shape[2]
+    if positions * (d + e) < d * e:
+        return ((a @ a.mT) * (g @ g.mT)).sum((1, 2))
+    return _square(g.mT @ a)
+
+
+def _convolution(module, inputs, grads):
+    shape = module.weight.shape
+    options = (
+        list(module.stride),
+        _padding(module),
+        list(module.dilation),
+        module.transposed,
+        list(module.output_padding),
+        module.groups,
+    )
+
+    def weight_gradient(a, g):
+        backward = torch.ops.aten.convolution_backward
+        weight = module.weight.detach()
+        return backward(g[None], a[None], weight, None, *options, [False, True, False])[1]
+
+    if _is_plain(module) and all(g.shape[2] * g.shape[3] <= _FEW_POSITIONS for g in grads):
+        unfold = {"kernel_size": shape[2:], "padding": options[1]}
+        unfold |= {"stride": options[0], "dilation": options[2]}
+        a = torch.cat([functional.unfold(a, **unfold) for a in inputs], 2)
+        return _outer(a.mT, torch.cat([g.flatten(2) for g in grads], 2).mT)
+    calls = zip(inputs, grads, strict=True)
+    return _square(sum(torch.vmap(weight_gradient)(a, g) for a, g in calls))
+
+
+def _is_plain(module):
+    return isinstance(module, nn.Conv2d) and module.groups == 1
+
+
+def _padding(module):
+    if isinstance(module.padding, str):
+        if module.padding == "valid":
+            return [0] * len(module.kernel_size)
+        return [d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    return list(module.padding)
+
+
+def _batchnorm(module, inputs, grads):
+    shape = (1, -1) + (1,) * (inputs[0].ndim - 2)
+    mean, std = module.running_mean.view(shape), (module.running_var + module.eps).sqrt().view(shape)
+    return _by_normalised(module, [(a - mean) / std for a in inputs], grads)
+
+
+def _layernorm(module, inputs, grads):
+    shape, eps = module.normalized_shape, module.eps
+    return _by_normalised(module, [functional.layer_norm(a, shape, eps=eps) for a in inputs], grads)
+
+
+def _groupnorm(module, inputs, grads):
+    groups, eps = module.num_groups, module.eps
+    return _by_normalised(module, [functional.group_norm(a, groups, eps=eps) for a in inputs], grads)
+
+
+def _by_normalised(module, inputs, grads):
+    """Return the squared norms for a weight that multiplies these inputs elementwise."""
+    each = (_over_positions(module, g * a) for a, g in zip(inputs, grads, strict=True))
+    return _square(sum(each))
+
+
+def _embedding(module, inputs, grads):
+    tokens = torch.cat([x.reshape(len(x), -1) for x in inputs], 1)
+    g = torch.cat([x.reshape(len(x), -1, x.shape[-1]) for x in grads], 1)
+    if module.padding_idx is not None:
+        g = g * (tokens != module.padding_idx)[..., None]
+    same = (tokens[:, :, None] == tokens[:, None, :]).to(g.dtype)
+    return ((g @ g.mT) * same).sum((1, 2))
+
+
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_RULES = {
+    nn.Linear: _linear,
+    **dict.fromkeys(_CONVOLUTIONS, _convolution),
+    nn.BatchNorm1d: _batchnorm,
+    nn.BatchNorm2d: _batchnorm,
+    nn.BatchNorm3d: _batchnorm,
+    nn.LayerNorm: _layernorm,
+    nn.GroupNorm: _groupnorm,
+    nn.Embedding: _embedding,
+}

@@ -1,0 +1,96 @@
+"""Hessian-vector products of a group's mean loss."""
+
+import re
+
+import torch
+
+from skqfair.exceptions import DoubleBackwardError
+
+__all__ = ["Hessian"]
+
+
+class Hessian:
+    r"""The Hessian of the mean loss of some rows, as a linear map.
+
+    .. math:: H v = \nabla_\theta \left( v^\top \nabla_\theta J \right)
+
+    by backward over backward. Where all rows fit into memory their graph is kept, and a product costs
+    one more backward; otherwise each product goes through the rows anew.
+
+    Parameters
+    ----------
+    problem : Problem
+        Module, samples and loss.
+    rows : array of int
+        Samples of the group.
+
+    Attributes
+    ----------
+    gradient : Tensor of shape (n_weights,)
+        Of the mean loss.
+    n_products : int
+        Products so far.
+    """
+
+    def __init__(self, problem, rows):
+        self.problem, self.n_samples, self.n_products = problem, len(rows), 0
+        self.batches = problem.batches(rows, double=True)
+        kept = len(self.batches) == 1
+        self._graph = problem.gradient(self.batches[0], create_graph=True) if kept else None
+        parts = self._graph if kept else self._sum(problem.gradient)
+        self.gradient = _flat(parts).detach() / self.n_samples
+
+    def __call__(self, vector):
+        """Return the product with a flat vector of all weights."""
+        self.n_products += 1
+        directions = self.problem.split(vector)
+        if self._graph is not None:
+            product = self._differentiate(self._graph, directions, keep=True)
+        else:
+            product = self._sum(
+                lambda rows: self._differentiate(
+                    self.problem.gradient(rows, create_graph=True), directions, keep=False
+                )
+            )
+        return _flat(product) / self.n_samples
+
+    def _sum(self, of):
+        total = [part.clone() for part in of(self.batches[0])]
+        for rows in self.batches[1:]:
+            for sum_, part in zip(total, of(rows), strict=True):
+                sum_.add_(part.detach())
+        return total
+
+    def _differentiate(self, gradient, directions, *, keep):
+        used = [(g, v) for g, v in zip(gradient, directions, strict=True) if g.requires_grad]
+        if not used:  # a loss linear in the weights
+            return [torch.zeros_like(v) for v in directions]
+        gradients, vectors = zip(*used, strict=True)
+        try:
+            return torch.autograd.grad(
+                gradients,
+                self.problem.parameters,
+                vectors,
+                retain_graph=keep,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        except RuntimeError as error:
+            raise _no_double_backward(error, self.problem.module) from error
+
+
+def _no_double_backward(error, module):
+    """Return the error that names the operation without a second derivative."""
+    text = str(error)
+    if "not implemented" not in text and "once_differentiable" not in text:
+        return error
+    found = re.search(r"derivative for (\S+)", text)
+    operation = found[1] if found else "an operation marked once_differentiable"
+    return DoubleBackwardError(
+        f"{operation} in the module {type(module).__name__} has no second derivative, so that curvature "
+        "cannot be computed; replace it by operations of torch that can be differentiated twice."
+    )
+
+
+def _flat(parts):
+    return torch.cat([part.reshape(-1) for part in parts])

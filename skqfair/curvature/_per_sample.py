@@ -1,0 +1,197 @@
+"""Norms of per-sample gradients: in closed form where it holds, else by vmap, else one by one."""
+
+from contextlib import suppress
+
+import numpy as np
+import torch
+from torch.func import functional_call, grad, vmap
+
+from skqfair.curvature._ghost import square_norms, supported
+from skqfair.curvature._problem import MEMORY_BUDGET, Problem, evaluating
+
+__all__ = ["LayerCalls", "closed_form_holds", "per_sample_gradient_norms", "sample_square_norms"]
+
+_PROBE = 3  # rows on which the closed form is compared with plain gradients
+
+
+def per_sample_gradient_norms(module, X, y, *, criterion=None, batch_size=None):
+    r"""Return the norm of the gradient of each sample's loss.
+
+    .. math:: \left\| \nabla_\theta \ell(f_\theta(x_i), y_i) \right\|_2
+
+    over all trainable weights, the module in eval mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Float module; left as it was.
+    X : array or tensor of shape (n, ...)
+        Samples.
+    y : array or tensor of shape (n, ...)
+        Targets, for cross-entropy int64 classes of shape (n,).
+    criterion : torch.nn.Module or callable, optional
+        ``(outputs, targets) -> loss``; None is cross-entropy. Its ``reduction`` is set aside.
+    batch_size : int, optional
+        Samples at a time; None takes as many as fit into memory.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Euclidean norms.
+
+    Raises
+    ------
+    ValueError
+        For a module without trainable weights, empty input, or a loss that is not finite.
+
+    Notes
+    -----
+    Linear, convolution, normalisation and embedding layers have closed forms, several calls of one
+    layer included. They are taken if they agree with plain gradients on three samples; otherwise (e.g.
+    for recurrent nets, attention, or weights that are used directly) ``torch.func.vmap`` of the
+    gradient is, and where that fails, one gradient after the other.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from skqfair.diagnostics import per_sample_gradient_norms
+    >>> module = torch.nn.Linear(1, 2, bias=False)
+    >>> _ = torch.nn.init.zeros_(module.weight)
+    >>> per_sample_gradient_norms(module, np.array([[1.0], [2.0]]), [0, 1]).round(4)
+    array([0.7071, 1.4142])
+    """
+    problem = Problem(module, X, y, criterion=criterion, batch_size=batch_size)
+    with evaluating(module):
+        found = sample_square_norms(problem, np.arange(len(problem.X)))
+    return np.sqrt(found)
+
+
+def sample_square_norms(problem, rows):
+    """Return squared norms of the gradients of some rows, float64 of shape (len(rows),)."""
+    if closed_form_holds(problem):
+        return _closed_form(problem, rows)
+    with suppress(RuntimeError, NotImplementedError, ValueError):
+        return _by_vmap(problem, rows)
+    return _one_by_one(problem, rows)
+
+
+def closed_form_holds(problem):
+    """Whether the closed forms reproduce plain gradients on a few rows."""
+    if not hasattr(problem, "closed_form"):
+        rows = np.arange(min(_PROBE, len(problem.X)))
+        problem.closed_form = False
+        covered = {id(p) for m in _layers(problem.module) for p in m.parameters(recurse=False)}
+        if all(id(p) in covered for p in problem.parameters):
+            with suppress(_Unsupported):
+                found, plain = _closed_form(problem, rows), _one_by_one(problem, rows)
+                problem.closed_form = np.allclose(found, plain, rtol=1e-3, atol=1e-12)
+    return problem.closed_form
+
+
+def _closed_form(problem, rows):
+    parts, batches = [], problem.batches(rows)
+    with LayerCalls(problem) as layers:
+        for some in batches:
+            losses = problem.losses(some)
+            parts.append(layers.square_norms(losses, torch.ones_like(losses)))
+            layers.forget()
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _by_vmap(problem, rows):
+    module = problem.module
+    weights = dict(zip(problem.names, (p.detach() for p in problem.parameters), strict=True))
+
+    def loss(weights, x, target):
+        outputs = functional_call(module, weights, (x[None],))
+        return problem.sample_losses(outputs, target[None]).sum()
+
+    per_sample = vmap(grad(loss), in_dims=(None, 0, 0))
+    at_once = max(1, MEMORY_BUDGET // (2 * problem.n_weights * problem.parameters[0].element_size()))
+    parts = []
+    for some in problem.batches(rows):
+        for part in some.split(at_once):
+            found = per_sample(weights, problem.X[part], problem.y[part])
+            parts.append(sum(g.flatten(1).double().square().sum(1) for g in found.values()))
+    return torch.cat(parts).cpu().numpy()
+
+
+def _one_by_one(problem, rows):
+    each = ([g.double().square().sum() for g in problem.gradient([row])] for row in rows)
+    return np.array([float(sum(squares)) for squares in each])
+
+
+class _Unsupported(Exception):
+    """A layer was used in a way that the closed forms do not know."""
+
+
+def _layers(module):
+    return [m for m in module.modules() if supported(m)]
+
+
+class LayerCalls:
+    """Records inputs of the layers and gradients of their outputs, inside a with block.
+
+    The weights need no gradient there, so that a backward pass computes those of activations only.
+    """
+
+    def __init__(self, problem):
+        self.problem, self.calls, self.roots = problem, {}, []
+
+    def __enter__(self):
+        layers = _layers(self.problem.module)
+        self._handles = [m.register_forward_hook(self._note) for m in layers]
+        self._trainable = {
+            m: {kind: _is_trainable(m, kind) for kind in ("weight", "bias")} for m in layers
+        }
+        for p in self.problem.parameters:
+            p.requires_grad_(False)
+        return self
+
+    def __exit__(self, *error):
+        for p in self.problem.parameters:
+            p.requires_grad_(True)
+        for handle in self._handles:
+            handle.remove()
+        self.forget()
+
+    def forget(self):
+        """Drop what was recorded."""
+        self.calls, self.roots = {}, []
+
+    def _note(self, module, args, output):
+        call = [args[0].detach(), None]
+        self.calls.setdefault(module, []).append(call)
+
+        def keep(gradient):
+            call[1] = gradient.detach()
+
+        if output.requires_grad:
+            output.register_hook(keep)
+            return None
+        output.requires_grad_(True)
+        output.register_hook(keep)
+        self.roots.append(output)
+        return output.clone()  # an operation in place must not meet a leaf
+
+    def square_norms(self, outputs, cotangents, *, keep=False):
+        """Go backward from ``outputs``, and return the squared norms of each sample's gradient."""
+        n = len(outputs)
+        for calls in self.calls.values():
+            for call in calls:
+                call[1] = None
+                if call[0].shape[0] != n:
+                    raise _Unsupported
+        torch.autograd.grad(outputs, self.roots, cotangents, retain_graph=keep, allow_unused=True)
+        total = outputs.new_zeros(n)
+        for module, calls in self.calls.items():
+            used = [call for call in calls if call[1] is not None]
+            if used:
+                inputs, grads = zip(*used, strict=True)
+                total = total + square_norms(module, inputs, grads, **self._trainable[module])
+        return total
+
+
+def _is_trainable(module, name):
+    parameter = getattr(module, name, None)
+    return parameter is not None and parameter.requires_grad

@@ -1,0 +1,214 @@
+"""What is differentiated: the losses of groups of samples, as functions of a module's weights."""
+
+import copy
+import math
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from skqfair._validation import Groups, check_length, encode_groups
+
+__all__ = ["MEMORY_BUDGET", "Problem", "evaluating"]
+
+MEMORY_BUDGET = 2**30
+"""Bytes that the tensors saved for backward may take."""
+
+
+class Problem:
+    """A module, samples and a loss, checked, for derivatives by its trainable weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Float module; call inside :meth:`evaluating`.
+    X : array or tensor of shape (n, ...)
+        Samples; floats are cast to the dtype of the module.
+    y : array or tensor of shape (n, ...)
+        Targets.
+    groups : array-like of shape (n,) or Groups, optional
+        None puts all samples into one group.
+    criterion : torch.nn.Module or callable, optional
+        ``(outputs, targets) -> loss``; None is cross-entropy.
+    batch_size : int, optional
+        Samples at a time; None takes as many as fit :data:`MEMORY_BUDGET`.
+
+    Attributes
+    ----------
+    parameters : list of Parameter
+        Trainable.
+    names : list of str
+        Theirs, as in ``named_parameters()``.
+    groups : Groups
+        Of the samples.
+    """
+
+    def __init__(self, module, X, y, groups=None, *, criterion=None, batch_size=None):
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
+        trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if not trainable:
+            raise ValueError(
+                f"the module {type(module).__name__} has no trainable weights (requires_grad=True): "
+                "there is nothing to differentiate by."
+            )
+        if batch_size is not None and (batch_size != int(batch_size) or batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number >= 1 or None, got {batch_size!r}.")
+        self.module, self.criterion = module, criterion
+        self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
+        like = self.parameters[0]
+        self.X, self.y = _tensor(X, like), _tensor(y, like)
+        check_length(self.y, len(self.X), "y")
+        if not len(self.X):
+            raise ValueError("X is empty; at least one sample is needed.")
+        if isinstance(groups, Groups):
+            self.groups = groups
+        else:
+            self.groups = encode_groups(np.zeros(len(self.X)) if groups is None else groups, len(self.X))
+        self.sample_losses = _sample_losses(nn.CrossEntropyLoss() if criterion is None else criterion)
+        self.batch_size = batch_size
+        self._bytes = None
+
+    @property
+    def n_weights(self):
+        """Trainable weights, all together."""
+        return sum(p.numel() for p in self.parameters)
+
+    def members(self):
+        """Return the rows of each group, in the order of ``groups.index``."""
+        order = np.argsort(self.groups.codes, kind="stable")
+        return np.split(order, np.cumsum(self.groups.counts)[:-1])
+
+    def batches(self, rows, *, double=False):
+        """Return ``rows`` in parts that fit into memory."""
+        return torch.as_tensor(rows).split(self.rows_at_once(double=double))
+
+    def rows_at_once(self, *, double=False):
+        """Return how many samples a backward (or a double backward) may take at a time."""
+        if self.batch_size is not None:
+            return int(self.batch_size)
+        if self._bytes is None:
+            self._bytes = self._bytes_per_sample()
+        return max(1, int(MEMORY_BUDGET / (self._bytes * (3 if double else 1))))
+
+    def outputs(self, rows):
+        """Return the outputs of the module for some rows."""
+        return self.module(self.X[rows])
+
+    def losses(self, rows):
+        """Return the losses of some rows, shape (len(rows),)."""
+        losses = self.sample_losses(self.outputs(rows), self.y[rows])
+        if not torch.isfinite(losses.detach()).all():
+            bad = np.asarray(rows)[~torch.isfinite(losses.detach()).cpu().numpy()]
+            raise ValueError(
+                f"the loss of {len(bad)} samples is not finite (first: row {bad[0]}); check the weights "
+                "of the module and the range of X."
+            )
+        return losses
+
+    def gradient(self, rows, *, create_graph=False):
+        """Return the gradient of the summed loss of some rows, one tensor for each parameter."""
+        total = self.losses(rows).sum()
+        if not total.requires_grad:
+            raise ValueError(
+                f"the loss of {type(self.module).__name__} does not depend on its trainable weights; a "
+                "module that detaches its outputs or runs without grad cannot be differentiated."
+            )
+        grads = torch.autograd.grad(
+            total, self.parameters, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+        return list(grads)
+
+    def split(self, vector):
+        """Return a flat vector of all weights as tensors of the parameters' shapes."""
+        parts = vector.split([p.numel() for p in self.parameters])
+        return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
+
+    def _bytes_per_sample(self):
+        """Measure what a forward saves for its backward: that of 4 samples less that of 2."""
+        seen = [self._saved_bytes(n) for n in (2, 4)]
+        return max(1.0, (seen[1] - seen[0]) / 2)
+
+    def _saved_bytes(self, n_samples):
+        storages = {}
+
+        def note(tensor):
+            if tensor.layout == torch.strided:
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        rows = np.arange(n_samples) % len(self.X)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.enable_grad():
+            kept = self.sample_losses(self.outputs(rows), self.y[rows])
+        del kept
+        return sum(storages.values())
+
+
+@contextmanager
+def evaluating(module):
+    """Let the module be differentiated twice in eval mode, and leave it as it was.
+
+    Fused attention and recurrent kernels have no second derivative, so the plain ones run.
+    """
+    modes = {m: m.training for m in module.modules()}
+    grads = [(p, p.grad) for p in module.parameters()]
+    module.eval()
+    try:
+        with (
+            torch.enable_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            _plain_kernels(module),
+        ):
+            yield
+    finally:
+        for m, training in modes.items():
+            m.training = training
+        for p, grad in grads:
+            p.grad = grad
+
+
+@contextmanager
+def _plain_kernels(module):
+    recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    fused = [torch.backends.mkldnn, torch.backends.cudnn] if recurrent else []
+    before = [backend.set_flags(_enabled=False)[0] for backend in fused]
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for backend, enabled in zip(fused, before, strict=True):
+            backend.set_flags(_enabled=enabled)
+
+
+def _tensor(values, like):
+    """Return an array as a tensor beside ``like``, floats in its dtype."""
+    if not isinstance(values, torch.Tensor):
+        values = torch.as_tensor(np.require(values, requirements=["C", "W"]))
+    dtype = like.dtype if values.is_floating_point() else values.dtype
+    return values.detach().to(like.device, dtype)
+
+
+def _sample_losses(criterion):
+    """Return ``(outputs, targets) -> losses of shape (n,)`` for a criterion."""
+    if hasattr(criterion, "reduction"):
+        criterion = copy.copy(criterion)
+        criterion.reduction = "none"
+
+    def losses(outputs, targets):
+        found = criterion(outputs, targets)
+        if found.ndim == 0 and len(outputs) > 1:  # a callable that takes the mean itself
+            each = [criterion(o[None], t[None]) for o, t in zip(outputs, targets, strict=True)]
+            return torch.stack(each)
+        return found.reshape(len(outputs), -1).mean(1) if found.ndim else found[None]
+
+    return losses
+
+
+def unit(vector):
+    """Return ``vector`` at length 1; zero stays zero."""
+    norm = float(torch.linalg.vector_norm(vector))
+    return vector / norm if norm and math.isfinite(norm) else vector

@@ -1,0 +1,222 @@
+r"""The trace of the Hessian of a group's loss, exact or from random probes.
+
+For logits z that are piecewise linear in every single weight tensor the second derivatives of z do not
+enter the trace, and with cross-entropy
+
+.. math:: \mathrm{tr}\, \nabla^2 J = \frac 1n \sum_i \mathrm{tr}\left( J_i^\top
+          (\mathrm{diag}(p_i) - p_i p_i^\top) J_i \right) = \frac 1n \sum_i \sum_c
+          \left\| J_i^\top l_{ic} \right\|^2
+
+with J the Jacobian of the logits and :math:`l_{ic}` the C - 1 columns of a Cholesky factor: norms of
+per-sample gradients, without probes.
+
+References
+----------
+Tanabe, K. & Sagae, M. (1992). An exact Cholesky decomposition and the generalized inverse of the
+variance-covariance matrix of the multinomial distribution. J. R. Stat. Soc. B.
+Epperly, E. N., Tropp, J. A. & Webber, R. J. (2024). XTrace: making the most of every sample in
+stochastic trace estimation. SIAM J. Matrix Anal. Appl.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from skqfair.curvature._hessian import Hessian
+from skqfair.curvature._per_sample import LayerCalls, closed_form_holds
+from skqfair.curvature._problem import Problem, evaluating
+
+__all__ = ["group_hessian_trace", "group_trace", "trace_method"]
+
+_PROBES = 16
+_ROWS = 8  # on which the network is asked whether it is piecewise linear
+
+
+def group_hessian_trace(
+    module, X, y, groups, *, method="auto", criterion=None, batch_size=None, return_method=False
+):
+    r"""Return the trace of the Hessian of each group's mean loss.
+
+    .. math:: \mathrm{tr}\, \nabla_\theta^2 J_a(\theta), \quad
+              J_a(\theta) = \frac{1}{n_a} \sum_{i \in a} \ell(f_\theta(x_i), y_i)
+
+    over all trainable weights, the module in eval mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Float module; left as it was.
+    X : array or tensor of shape (n, ...)
+        Samples.
+    y : array or tensor of shape (n, ...)
+        Targets, for cross-entropy int64 classes of shape (n,).
+    groups : array-like of shape (n,)
+        Group of each sample, labels of any type.
+    method : {"auto", "exact", "stochastic"}, default="auto"
+        "exact" holds for cross-entropy and networks that are piecewise linear in each weight tensor
+        (ReLU, pooling, BatchNorm in eval mode; no layer used twice); "stochastic" is XTrace with 32
+        Hessian-vector products; "auto" asks the network which holds.
+    criterion : torch.nn.Module or callable, optional
+        ``(outputs, targets) -> loss``; None is cross-entropy. Its ``reduction`` is set aside.
+    batch_size : int, optional
+        Samples at a time; None takes as many as fit into memory.
+    return_method : bool, default=False
+        Also return which method was taken.
+
+    Returns
+    -------
+    traces : ndarray of float64, shape (G,)
+        In the sorted order of the group labels.
+    method : str
+        "exact" or "stochastic", if asked for.
+
+    Raises
+    ------
+    ValueError
+        For bad input, or for ``method="exact"`` where it does not hold.
+    skqfair.exceptions.DoubleBackwardError
+        If an operation of the module has no second derivative (not with the exact method).
+
+    Notes
+    -----
+    Whether the network is piecewise linear is measured: the second derivative of its logits along a
+    random direction in each weight tensor, in float64 on a few samples, is 0 or is not. A part that
+    is the same for all classes does not matter to cross-entropy, so that a final softmax is allowed.
+
+    References
+    ----------
+    Epperly, E. N., Tropp, J. A. & Webber, R. J. (2024). XTrace: making the most of every sample in
+    stochastic trace estimation. SIAM J. Matrix Anal. Appl.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from skqfair.diagnostics import group_hessian_trace
+    >>> module = torch.nn.Linear(1, 2, bias=False)
+    >>> _ = torch.nn.init.zeros_(module.weight)
+    >>> X, y = np.array([[1.0], [2.0], [3.0]]), [0, 1, 0]
+    >>> group_hessian_trace(module, X, y, ["a", "a", "b"]).round(3)
+    array([1.25, 4.5 ])
+    """
+    if method not in ("auto", "exact", "stochastic"):
+        raise ValueError(f"method must be 'auto', 'exact' or 'stochastic', got {method!r}.")
+    problem = Problem(module, X, y, groups, criterion=criterion, batch_size=batch_size)
+    with evaluating(module):
+        holds = method != "stochastic" and trace_method(problem) == "exact"
+        if method == "exact" and not holds:
+            raise ValueError(
+                f"method='exact' does not hold for {type(module).__name__}: it needs cross-entropy and "
+                "logits that are piecewise linear in each weight tensor; use method='auto'."
+            )
+        method = "exact" if holds else "stochastic"
+        traces = np.array([group_trace(problem, rows, method) for rows in problem.members()])
+    return (traces, method) if return_method else traces
+
+
+def group_trace(problem, rows, method, hessian=None):
+    """Return the trace for one group's rows."""
+    if method == "exact":
+        return _exact(problem, rows)
+    return _xtrace(Hessian(problem, rows) if hessian is None else hessian)
+
+
+def trace_method(problem):
+    """Return "exact" if the trace needs no probes, else "stochastic"."""
+    if not hasattr(problem, "trace_method"):
+        exact = (
+            _is_cross_entropy(problem.criterion) and closed_form_holds(problem) and _is_linear(problem)
+        )
+        problem.trace_method = "exact" if exact else "stochastic"
+    return problem.trace_method
+
+
+def _is_cross_entropy(criterion):
+    return criterion is None or (type(criterion) is nn.CrossEntropyLoss and criterion.weight is None)
+
+
+def _is_linear(problem):
+    """Whether the second derivative of the logits is 0 along each weight tensor."""
+    try:
+        module = copy.deepcopy(problem.module).double()
+        double = Problem(module, problem.X, problem.y)
+        rows = np.linspace(0, len(problem.X) - 1, _ROWS).astype(int)
+        generator = torch.Generator().manual_seed(0)
+
+        def random(like):
+            return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+        with evaluating(module):
+            outputs = double.outputs(rows)
+            weights = random(outputs)
+            # what all logits share does not change a softmax
+            total = (outputs * (weights - weights.mean(1, keepdim=True))).sum()
+            options = {"allow_unused": True, "materialize_grads": True}
+            first = torch.autograd.grad(total, double.parameters, create_graph=True, **options)
+            for p, g in zip(double.parameters, first, strict=True):
+                if not g.requires_grad:
+                    continue
+                direction = random(p)
+                along = torch.vdot(g.flatten(), direction.flatten())
+                (second,) = torch.autograd.grad(along, p, retain_graph=True, **options)
+                if second.norm() > 1e-9 * (1 + g.norm() * direction.norm()):
+                    return False
+    except (RuntimeError, TypeError, ValueError):  # cannot be copied, cast or differentiated twice
+        return False
+    return True
+
+
+def _exact(problem, rows):
+    total, batches = 0.0, problem.batches(rows)
+    with LayerCalls(problem) as layers:
+        for some in batches:
+            outputs = problem.outputs(some)
+            columns = _cholesky(outputs.detach())
+            for c, column in enumerate(columns):
+                squares = layers.square_norms(outputs, column, keep=c < len(columns) - 1)
+                total += float(squares.double().sum())
+            layers.forget()
+    return total / len(rows)
+
+
+def _cholesky(logits):
+    """Return the C - 1 columns of a factor of diag(p) - p p', each of shape (n, C)."""
+    p = logits.double().softmax(1)
+    rest = p.flip(1).cumsum(1).flip(1)  # p_c and all after it
+    tiny = torch.finfo(p.dtype).tiny
+    columns = []
+    for c in range(p.shape[1] - 1):
+        after = rest[:, c + 1]
+        column = torch.zeros_like(p)
+        column[:, c] = (p[:, c] * after / rest[:, c].clamp_min(tiny)).sqrt()
+        factor = (p[:, c] / (rest[:, c] * after).clamp_min(tiny)).sqrt()
+        column[:, c + 1 :] = -p[:, c + 1 :] * factor[:, None]
+        columns.append(column.to(logits.dtype))
+    return columns
+
+
+def _xtrace(hessian, n_probes=_PROBES):
+    """Estimate the trace with ``2 * n_probes`` products; exactly, if that is no saving."""
+    like = hessian.gradient
+    n = len(like)
+    if n <= 2 * n_probes:
+        return float(sum(hessian(row)[i] for i, row in enumerate(torch.eye(n).to(like))))
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(n, n_probes, generator=generator).to(like)
+    probes *= n**0.5 / probes.norm(dim=0)
+    images = torch.stack([hessian(column) for column in probes.T], 1)
+    Q, R = torch.linalg.qr(images)
+    image_of_Q = torch.stack([hessian(column) for column in Q.T], 1)
+    H = Q.T @ image_of_Q
+    scale = R.diagonal().abs()
+    if scale.min() <= 1e-6 * scale.max():  # Q spans all that the Hessian reaches
+        return float(H.trace())
+    S = torch.linalg.solve(R.T, torch.eye(n_probes).to(R))
+    S = S / S.norm(dim=0)  # the direction in Q that probe i alone contributes
+    W = Q.T @ probes
+    W = W - S * (S * W).sum(0)
+    apart = probes - Q @ W
+    rest = (apart * (images - image_of_Q @ W)).sum(0)
+    rest = rest * (n - n_probes + 1) / apart.square().sum(0)
+    return float((H.trace() - (S * (H @ S)).sum(0) + rest).mean())
