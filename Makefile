@@ -27,9 +27,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "installing skqfair ..."
 	@$(PIP) -e '.[plot]' -c constraints.txt && touch $@
 
-$(VENV)/.all: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.all: pyproject.toml constraints.txt tests/references.txt $(VENV)/.torch
 	@echo "installing skqfair with what tests and documentation need ..."
-	@$(PIP) -e '.[plot,test,docs]' -c constraints.txt && touch $@ $(VENV)/.demo
+	@$(PIP) -e '.[plot,test,docs]' -c constraints.txt
+	@$(PIP) --no-deps -r tests/references.txt && touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## Search over bit widths on the Adult data: table and picture (3 minutes)
 	$(BIN)/python examples/plot_bit_width_grid.py
