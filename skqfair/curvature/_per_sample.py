@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 import torch
+from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from skqfair.curvature._ghost import square_norms, supported
@@ -99,11 +100,12 @@ def _closed_form(problem, rows):
 
 
 def _by_vmap(problem, rows):
-    module = problem.module
-    weights = dict(zip(problem.names, (p.detach() for p in problem.parameters), strict=True))
+    caller = _Caller(problem)
+    names = [f"module.{name}" for name in problem.names]
+    weights = dict(zip(names, (p.detach() for p in problem.parameters), strict=True))
 
     def loss(weights, x, target):
-        outputs = functional_call(module, weights, (x[None],))
+        outputs = functional_call(caller, weights, (x[None],))
         return problem.sample_losses(outputs, target[None]).sum()
 
     per_sample = vmap(grad(loss), in_dims=(None, 0, 0))
@@ -114,6 +116,18 @@ def _by_vmap(problem, rows):
             found = per_sample(weights, problem.X[part], problem.y[part])
             parts.append(sum(g.flatten(1).double().square().sum(1) for g in found.values()))
     return torch.cat(parts).cpu().numpy()
+
+
+class _Caller(nn.Module):
+    """The problem's forward as a module, for functional_call."""
+
+    def __init__(self, problem):
+        super().__init__()
+        self.module, self.problem = problem.module, problem
+
+    def forward(self, x):
+        forward = self.problem.forward
+        return self.module(x) if forward is None else forward(self.module, x)
 
 
 def _one_by_one(problem, rows):

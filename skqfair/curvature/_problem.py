@@ -34,6 +34,8 @@ class Problem:
         ``(outputs, targets) -> loss``; None is cross-entropy.
     batch_size : int, optional
         Samples at a time; None takes as many as fit :data:`MEMORY_BUDGET`.
+    forward : callable, optional
+        ``(module, X) -> outputs``; None calls the module.
 
     Attributes
     ----------
@@ -45,7 +47,7 @@ class Problem:
         Of the samples.
     """
 
-    def __init__(self, module, X, y, groups=None, *, criterion=None, batch_size=None):
+    def __init__(self, module, X, y, groups=None, *, criterion=None, batch_size=None, forward=None):
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
         trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
@@ -56,7 +58,7 @@ class Problem:
             )
         if batch_size is not None and (batch_size != int(batch_size) or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number >= 1 or None, got {batch_size!r}.")
-        self.module, self.criterion = module, criterion
+        self.module, self.criterion, self.forward = module, criterion, forward
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
         like = self.parameters[0]
         self.X, self.y = _tensor(X, like), _tensor(y, like)
@@ -95,7 +97,11 @@ class Problem:
 
     def outputs(self, rows):
         """Return the outputs of the module for some rows."""
-        return self.module(self.X[rows])
+        return (
+            self.module(self.X[rows])
+            if self.forward is None
+            else self.forward(self.module, self.X[rows])
+        )
 
     def losses(self, rows):
         """Return the losses of some rows, shape (len(rows),)."""

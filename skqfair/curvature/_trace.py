@@ -140,7 +140,7 @@ def _is_linear(problem):
     """Whether the second derivative of the logits is 0 along each weight tensor."""
     try:
         module = copy.deepcopy(problem.module).double()
-        double = Problem(module, problem.X, problem.y)
+        double = Problem(module, problem.X, problem.y, forward=problem.forward)
         rows = np.linspace(0, len(problem.X) - 1, _ROWS).astype(int)
         generator = torch.Generator().manual_seed(0)
 
