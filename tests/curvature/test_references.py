@@ -24,6 +24,10 @@ with warnings.catch_warnings():
     from backpack.extensions import BatchGrad, BatchL2Grad
     from curvlinops import HessianLinearOperator
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script:DeprecationWarning",  # torch's own, when curvlinops differentiates
+    "ignore:Full backward hook is firing:UserWarning",  # BackPACK's hooks
+)
 N = 30
 
 
@@ -61,7 +65,6 @@ def made(make, shape, dtype=torch.float64):
     return module.eval(), X, y
 
 
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")  # BackPACK's hooks
 @pytest.mark.parametrize("name", NETWORKS)
 def test_per_sample_norms_are_those_of_backpack(name):
     module, X, y = made(*NETWORKS[name])
@@ -72,7 +75,8 @@ def test_per_sample_norms_are_those_of_backpack(name):
     rows = torch.cat([p.grad_batch.flatten(1) for p in module.parameters()], 1)
     squares = sum(p.batch_l2 for p in module.parameters())
     np.testing.assert_allclose(found, rows.norm(dim=1), rtol=1e-9)
-    np.testing.assert_allclose(found, squares.sqrt(), rtol=1e-9)
+    if "groups" not in name:  # whose BatchL2Grad is not the norm of its own BatchGrad
+        np.testing.assert_allclose(found, squares.sqrt(), rtol=1e-9)
 
 
 CURVED = {
@@ -93,7 +97,7 @@ def curved(request):
     """Module, X, y, unequal groups, and curvlinops' Hessian of each group."""
     module, X, y = made(*CURVED[request.param])
     groups = np.repeat(["a", "b", "c"], [5, 9, N - 14])
-    yield module, X, y, groups, [hessian_operator(module, X[groups == g], y[groups == g]) for g in "abc"]
+    return module, X, y, groups, [hessian_operator(module, X[groups == g], y[groups == g]) for g in "abc"]
 
 
 def test_products_are_those_of_curvlinops(curved):
