@@ -10,8 +10,10 @@ __all__ = [
     "DoubleBackwardError",
     "EmptyGroupWarning",
     "ModuleOutputError",
+    "NoCurvatureWarning",
     "NoModelWithinLimitsWarning",
     "SmallCellWarning",
+    "SmallGroupWarning",
     "UntrainedNetworkError",
 ]
 
@@ -50,6 +52,14 @@ class SmallCellWarning(UserWarning):
 
 class AccuracyBoundWarning(UserWarning):
     """A group has lost more accuracy than the bound allows, at the end of the training."""
+
+
+class SmallGroupWarning(UserWarning):
+    """A group is too small for its gradients and curvature to say much."""
+
+
+class NoCurvatureWarning(UserWarning):
+    """Curvature could not be computed; its columns are NaN."""
 
 
 class DoubleBackwardError(RuntimeError):

@@ -17,7 +17,7 @@ from skqfair.classifiers._network import Network
 from skqfair.classifiers._seeding import draw_seed, seeded
 from skqfair.quantization import float_size, observe_activations, quantized_size
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "observe"]
+__all__ = ["NetworkClassifier", "TrainedNetwork", "cast", "observe"]
 
 
 @dataclass
@@ -99,12 +99,12 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         probe = network.probe(X, y, seed)
         if probe is not None:
             dtype = probe.input_dtype(X)
-            X = _cast(X, dtype)
+            X = cast(X, dtype)
             probe.check_outputs(X, len(classes), trained=network.frozen)
             if not probe.changes_when_training_begins:
                 before_training(probe.module)
         else:
-            X = _cast(X, np.dtype(np.float32))
+            X = cast(X, np.dtype(np.float32))
 
         held_out = None
         if hold_out is not None:
@@ -249,7 +249,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
                 f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was fitted on samples "
                 f"of shape {self.input_shape_}; pass samples of that shape."
             )
-        return Network.of_trained(self.estimator_), _cast(X, self._input_dtype)
+        return Network.of_trained(self.estimator_), cast(X, self._input_dtype)
 
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""
@@ -270,7 +270,7 @@ def _log(probabilities):
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), np.finfo(np.float64).tiny))
 
 
-def _cast(X, dtype):
+def cast(X, dtype):
     """Cast to the dtype of the module; a value beyond its range is an error, not an infinity."""
     if X.dtype == dtype:
         return X

@@ -23,6 +23,8 @@ class Hessian:
         Module, samples and loss.
     rows : array of int
         Samples of the group.
+    batches : list of Tensor of int, optional
+        The rows in parts that fit into memory, if that is known.
 
     Attributes
     ----------
@@ -32,9 +34,9 @@ class Hessian:
         Products so far.
     """
 
-    def __init__(self, problem, rows):
+    def __init__(self, problem, rows, batches=None):
         self.problem, self.n_samples, self.n_products = problem, len(rows), 0
-        self.batches = problem.batches(rows, double=True)
+        self.batches = problem.batches(rows, double=True) if batches is None else batches
         kept = len(self.batches) == 1
         self._graph = problem.gradient(self.batches[0], create_graph=True) if kept else None
         parts = self._graph if kept else self._sum(problem.gradient)

@@ -78,6 +78,13 @@ class Problem:
         """Trainable weights, all together."""
         return sum(p.numel() for p in self.parameters)
 
+    def subset(self, rows):
+        """Return the problem of some of the samples, as one group."""
+        some = copy.copy(self)
+        some.X, some.y = self.X[rows], self.y[rows]
+        some.groups = encode_groups(np.zeros(len(rows)), len(rows))
+        return some
+
     def members(self):
         """Return the rows of each group, in the order of ``groups.index``."""
         order = np.argsort(self.groups.codes, kind="stable")

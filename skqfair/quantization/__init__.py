@@ -6,21 +6,26 @@ Knows nothing of scikit-learn, groups or fairness.
 from skqfair.quantization._activations import (
     ActivationQuantizer,
     ActivationStatistics,
+    drop_quantizers,
+    input_quantizers,
     observe_activations,
 )
-from skqfair.quantization._affine import pack, unpack
+from skqfair.quantization._affine import check_bits, pack, unpack
 from skqfair.quantization._allocation import CHOICES, allocate_bits, check_budget
 from skqfair.quantization._batchnorm import has_batchnorm, reestimate_batchnorm
+from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
-from skqfair.quantization._quantize import QuantizedTensor, quantize
+from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, quantize
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._targets import plain_copy, quantizable_weights
 
 __all__ = [
+    "CALIBRATIONS",
     "CHOICES",
     "FLOAT_BITS",
+    "GRANULARITIES",
     "ActivationQuantizer",
     "ActivationStatistics",
     "FakeQuantization",
@@ -28,10 +33,13 @@ __all__ = [
     "QuantizedModule",
     "QuantizedTensor",
     "allocate_bits",
+    "check_bits",
     "check_budget",
     "convert",
+    "drop_quantizers",
     "float_size",
     "has_batchnorm",
+    "input_quantizers",
     "observe_activations",
     "pack",
     "plain_copy",

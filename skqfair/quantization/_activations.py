@@ -8,7 +8,13 @@ from skqfair.quantization._affine import check_bits, q_max, to_codes
 from skqfair.quantization._calibration import clip_range
 from skqfair.quantization._targets import activation_targets
 
-__all__ = ["ActivationQuantizer", "ActivationStatistics", "observe_activations"]
+__all__ = [
+    "ActivationQuantizer",
+    "ActivationStatistics",
+    "drop_quantizers",
+    "input_quantizers",
+    "observe_activations",
+]
 
 _VALUES_PER_CALL = 2**16
 
@@ -118,6 +124,25 @@ class _Observer:
             return values
 
         _map_input(look, args, kwargs)
+
+
+def input_quantizers(module):
+    """Return the quantizers of inputs in a converted module, by module name."""
+    return {
+        name: hook
+        for name, child in module.named_modules()
+        for hook in child._forward_pre_hooks.values()
+        if isinstance(hook, ActivationQuantizer)
+    }
+
+
+def drop_quantizers(module):
+    """Let the inputs in a converted module be float again, in place."""
+    for child in module.modules():
+        for key, hook in list(child._forward_pre_hooks.items()):
+            if isinstance(hook, ActivationQuantizer):
+                del child._forward_pre_hooks[key]
+                child._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def _map_input(function, args, kwargs):

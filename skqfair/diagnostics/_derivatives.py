@@ -1,0 +1,128 @@
+r"""What needs gradients: norms and curvature at matched sizes, and the expansion of the excess loss.
+
+With :math:`\Delta = \hat w - w`, to second order,
+
+.. math:: J_a(\hat w) - J_a(w) \approx g_a^\top \Delta + \tfrac 12 \Delta^\top H_a \Delta
+          = \sum_l \left( g_{a,l}^\top \Delta_l + \tfrac 12 \Delta_l^\top (H_a \Delta)_l \right),
+
+one Hessian-vector product for each group and width. The norm of an empirical gradient is inflated by
+sampling noise, :math:`\mathbb E \|\hat g\|^2 = \|g\|^2 + \mathrm{tr}(\Sigma) / n`; with the sample
+covariance of the per-sample gradients that part is taken off (``gradient_norm_debiased``).
+"""
+
+import numpy as np
+import torch
+
+from skqfair.curvature import (
+    MAX_ITER,
+    Hessian,
+    evaluating,
+    extreme_eigenvalues,
+    group_trace,
+    sample_square_norms,
+)
+from skqfair.exceptions import DoubleBackwardError
+
+__all__ = ["MEASURES", "expand", "measure"]
+
+MEASURES = [
+    "gradient_norm",
+    "gradient_norm_debiased",
+    "hessian_max_eigenvalue",
+    "hessian_min_eigenvalue",
+    "hessian_trace",
+]
+_SMALL = 10_000  # weights up to which the smallest eigenvalue is found as exactly as the largest
+_LOOSE = 0.1  # residual of the smallest beyond that: a tenth takes a third of the products
+
+
+def measure(problems, n_eigenvalues):
+    """Return the measures of one draw of one group, for every version.
+
+    Parameters
+    ----------
+    problems : dict
+        Version name to the Problem of the draw, with its ``trace_method``.
+    n_eigenvalues : int
+        Of the largest.
+
+    Returns
+    -------
+    dict
+        Version name to (measures of shape (5,), largest eigenvalues of shape (k,), error or None).
+    """
+    found, start = {}, None
+    for name, problem in problems.items():
+        with evaluating(problem.module):
+            *result, vectors = _measure(problem, n_eigenvalues, start)
+        found[name] = result
+        start = vectors if vectors is not None else start
+    return found
+
+
+def _measure(problem, n_eigenvalues, start):
+    rows = np.arange(len(problem.X))
+    hessian, n = Hessian(problem, rows), len(rows)
+    norm = float(torch.linalg.vector_norm(hessian.gradient.double()))
+    squares = sample_square_norms(problem, rows)
+    variance = (squares.sum() - n * norm**2) / max(n - 1, 1)
+    debiased = np.sqrt(max(0.0, norm**2 - variance / n))
+    k = min(n_eigenvalues, problem.n_weights)
+    error, vectors = None, None
+    largest, smallest, trace = np.full(n_eigenvalues, np.nan), np.nan, np.nan
+    try:
+        loose = _LOOSE if problem.n_weights > _SMALL else None
+        options = {"largest": k, "smallest": 1, "tol_smallest": loose, "max_iter": MAX_ITER}
+        pairs = extreme_eigenvalues(hessian, start, **options)
+        largest[:k], smallest, vectors = pairs.values[:k], pairs.values[-1], pairs.vectors
+    except DoubleBackwardError as missing:
+        error = str(missing)
+    if problem.trace_method == "exact" or error is None:
+        trace = group_trace(problem, rows, problem.trace_method, hessian)
+    return np.array([norm, debiased, largest[0], smallest, trace]), largest, error, vectors
+
+
+def expand(problem, changes):
+    """Return the terms of the expansion of one group's loss, for some changes of the weights.
+
+    Parameters
+    ----------
+    problem : Problem
+        The group's samples, and the module before the change.
+    changes : list of dict
+        Parameter name to its change.
+
+    Returns
+    -------
+    first, second : list of dict
+        For each change, parameter name to its term of first order, and of second order (g'd + d'Hd / 2);
+        NaN without a second derivative.
+    error : str or None
+    """
+    directions = [
+        torch.cat([change[name].reshape(-1) for name in problem.names]).to(problem.parameters[0])
+        for change in changes
+    ]
+    products = [torch.zeros_like(d) for d in directions]
+    gradient, error, n = torch.zeros_like(directions[0]), None, len(problem.X)
+    with evaluating(problem.module):
+        for rows in problem.batches(np.arange(n), double=True):
+            part = Hessian(problem, rows.numpy(), batches=[rows])
+            gradient += part.gradient * (len(rows) / n)
+            try:
+                for product, direction in zip(products, directions, strict=True):
+                    product += part(direction) * (len(rows) / n)
+            except DoubleBackwardError as missing:
+                error = str(missing)
+                products = [torch.full_like(d, torch.nan) for d in directions]
+    first, second = [], []
+    for direction, product in zip(directions, products, strict=True):
+        linear, quadratic = gradient * direction, direction * product / 2
+        first.append(_by_layer(problem, linear))
+        second.append(_by_layer(problem, linear + quadratic))
+    return first, second, error
+
+
+def _by_layer(problem, terms):
+    parts = zip(problem.names, problem.split(terms), strict=True)
+    return {name: float(part.double().sum()) for name, part in parts}

@@ -1,0 +1,64 @@
+"""What quantization does to the weights of each layer."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skqfair.quantization import quantizable_weights
+from skqfair.quantization._affine import q_max
+from skqfair.quantization._quantize import channel_shape
+
+__all__ = ["layer_modules", "layer_report", "weight_changes"]
+
+
+def layer_modules(module):
+    """Return the quantizable parameters' names, with the name of the module that has each."""
+    return {name: name.rpartition(".")[0] for name in quantizable_weights(module)}
+
+
+def layer_report(versions):
+    """Return the table of layers: index (bits, layer).
+
+    Columns ``n_weights``; ``sparsity``, the share of codes that are 0; ``sqnr_db``, ten times the
+    logarithm of the energy of the weights over that of their errors; ``saturation``, the share of
+    weights beyond the largest code.
+    """
+    rows, index = [], []
+    by_name = {version.name: version for version in versions}
+    for version in versions:
+        if version.origin is None:
+            continue
+        original = dict(by_name[version.origin].differentiable().named_parameters())
+        for name, weight in version.weights.items():
+            index.append((version.name, name))
+            rows.append(_row(original[name].detach(), weight))
+    index = pd.MultiIndex.from_tuples(index, names=["bits", "layer"])
+    return pd.DataFrame(rows, index=index, columns=["n_weights", "sparsity", "sqnr_db", "saturation"])
+
+
+def _row(original, weight):
+    original = original.double()
+    error = original - weight.dequantize().to(original)
+    limit = q_max(weight.bits if isinstance(weight.bits, int) else torch.as_tensor(weight.bits))
+    if isinstance(limit, torch.Tensor):
+        limit = limit.reshape(channel_shape(original, weight.axis)).to(original.device)
+    ratio = (original / weight.scale.to(original)).abs()
+    signal, noise = float(original.square().sum()), float(error.square().sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sqnr = 10 * np.log10(np.divide(signal, noise))
+    return {
+        "n_weights": original.numel(),
+        "sparsity": float((weight.codes == 0).double().mean()),
+        "sqnr_db": float(sqnr),
+        "saturation": float((ratio > limit + 0.5).double().mean()),
+    }
+
+
+def weight_changes(origin, module):
+    """Return the change of every trainable parameter, from one module to another, by name."""
+    before = dict(origin.named_parameters())
+    return {
+        name: parameter.detach() - before[name].detach()
+        for name, parameter in module.named_parameters()
+        if before[name].requires_grad
+    }

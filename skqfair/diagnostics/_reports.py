@@ -1,0 +1,132 @@
+"""The tables, from the results of the forward pass and of what needs gradients."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import logsumexp
+from scipy.stats import t as student
+
+from skqfair.diagnostics._derivatives import MEASURES
+from skqfair.diagnostics._forward import logit_features
+
+__all__ = ["attribution", "eigenvalue_table", "forward_columns", "group_report", "sample_losses"]
+
+CONFIDENCE = 0.95
+_ORDER = [
+    *("count", "accuracy", "loss", "logit_variance", "margin", "boundary_closeness", "confidence"),
+    *("flip_rate", *MEASURES, "excess_loss", "excess_loss_weights", "excess_loss_first_order"),
+    *("excess_loss_second_order", "n_matched"),
+]
+
+
+def sample_losses(logits, y):
+    """Return the cross-entropy of each sample, shape (n,)."""
+    return logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]
+
+
+def forward_columns(logits, y, groups, float_logits):
+    """Return the columns of one version that need no gradient, by name, each of shape (G,)."""
+    predicted = logits.argmax(1)
+    per_sample = {
+        "accuracy": predicted == y,
+        "loss": sample_losses(logits, y),
+        **logit_features(logits),
+        "flip_rate": predicted != float_logits.argmax(1),
+        "excess_loss": sample_losses(logits, y) - sample_losses(float_logits, y),
+    }
+    columns = {name: by_group(values, groups) for name, values in per_sample.items()}
+    return {"count": groups.counts, **columns}
+
+
+def by_group(values, groups):
+    """Return the mean of each group, shape (G,)."""
+    sums = np.bincount(groups.codes, weights=values, minlength=len(groups.index))
+    return sums / groups.counts
+
+
+def group_report(columns, measured, names, n_matched):
+    """Return the table of groups.
+
+    Parameters
+    ----------
+    columns : dict
+        Version name to a dict of columns, each of shape (G,).
+    measured : dict
+        Version name to a list, one for each group, of arrays of shape (draws, 5).
+    names : Index
+        Of the groups.
+    n_matched : array of shape (G,)
+        Samples of each draw.
+
+    Returns
+    -------
+    DataFrame
+        Index (bits, group).
+    """
+    parts = {}
+    for version, own in columns.items():
+        table = pd.DataFrame({**own, "n_matched": n_matched}, index=names)
+        for i, measure in enumerate(MEASURES):
+            draws = [values[:, i] for values in measured[version]]
+            table[measure] = [values.mean() for values in draws]
+            half = np.array([_half_width(values) for values in draws])
+            low = table[measure] - half
+            table[f"{measure}_low"] = low.clip(lower=0) if "norm" in measure else low
+            table[f"{measure}_high"] = table[measure] + half
+        parts[version] = table
+    report = pd.concat(parts.values(), keys=pd.Index(list(parts), dtype=object), names=["bits", "group"])
+    bounds = [f"{measure}_{end}" for measure in MEASURES for end in ("low", "high")]
+    return report[[*_ORDER, *bounds]]
+
+
+def _half_width(values):
+    """Return half the width of the interval in which another draw is expected; NaN for one draw."""
+    n = len(values)
+    if n < 2:
+        return np.nan
+    quantile = student.ppf((1 + CONFIDENCE) / 2, n - 1)
+    return quantile * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+
+
+def eigenvalue_table(eigenvalues, names):
+    """Return the largest eigenvalues, means over the draws, as a Series by (bits, group, rank)."""
+    values, index = [], []
+    for version, by_groups in eigenvalues.items():
+        for name, draws in zip(names, by_groups, strict=True):
+            mean = draws.mean(axis=0)
+            values.extend(mean)
+            index.extend((version, name, rank) for rank in range(1, len(mean) + 1))
+    index = pd.MultiIndex.from_tuples(index, names=["bits", "group", "rank"])
+    return pd.Series(values, index=index, name="hessian_eigenvalue")
+
+
+def attribution(expansions, sqnr, clipping, names):
+    """Return the table of layers and groups.
+
+    Parameters
+    ----------
+    expansions : dict
+        Version name to a list, one for each group, of (first, second): layer name to its term.
+    sqnr, clipping : dict
+        (version name, layer name) to an array of shape (G,).
+    names : Index
+        Of the groups.
+
+    Returns
+    -------
+    DataFrame
+        Index (bits, layer, group).
+    """
+    rows, index = [], []
+    for (version, layer), decibels in sqnr.items():
+        for g, group in enumerate(names):
+            first, second = expansions[version][g]
+            index.append((version, layer, group))
+            rows.append(
+                (first.get(layer, 0.0), second.get(layer, 0.0), decibels[g], clipping[version, layer][g])
+            )
+    columns = ["excess_loss_first_order", "excess_loss_second_order"]
+    return pd.DataFrame(
+        rows,
+        index=pd.MultiIndex.from_tuples(index, names=["bits", "layer", "group"]),
+        columns=[*columns, "activation_sqnr_db", "clipping_rate"],
+    )

@@ -1,0 +1,192 @@
+"""What is diagnosed: the float net and its quantized versions, each a fitted classifier."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+
+from skqfair.classifiers import QuantizedClassifier
+from skqfair.classifiers._base import NetworkClassifier, cast
+from skqfair.classifiers._network import Network
+from skqfair.quantization import drop_quantizers, plain_copy
+
+__all__ = ["Version", "find_versions"]
+
+
+@dataclass
+class Version:
+    """One network to look at.
+
+    Attributes
+    ----------
+    name : "float", "latent", "mixed" or int
+        Its bits.
+    classifier : NetworkClassifier
+        Fitted; its ``module_`` predicts.
+    weights : dict of str to QuantizedTensor
+        Quantized weights, by parameter name; none for a float network.
+    origin : "float" or "latent", or None
+        The version whose weights these were before they were quantized.
+    """
+
+    name: object
+    classifier: NetworkClassifier
+    weights: dict
+    origin: str | None
+
+    @property
+    def network(self):
+        """The skorch network around the module."""
+        return Network.of_trained(self.classifier.estimator_)
+
+    def logits(self, X):
+        """Return the logits of samples in the dtype of the module, as the classifier predicts them."""
+        return self.classifier._logits(self.network, X)
+
+    def input(self, X):
+        """Return samples in the dtype of the module."""
+        return cast(X, self.classifier._input_dtype)
+
+    def with_module(self, module):
+        """Return the classifier with another module that predicts."""
+        other = copy.copy(self.classifier)
+        other.module_ = module.eval()
+        return other
+
+    def differentiable(self):
+        """Return a copy of the module with float inputs, trainable where the float net is."""
+        module = plain_copy(self.classifier.module_)
+        drop_quantizers(module)
+        trainable = dict(self.network.module.named_parameters())
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(trainable[name].requires_grad if name in trainable else True)
+        return module.eval()
+
+    @property
+    def forward(self):
+        """``(module, X) -> logits`` as the net computes them; None where the module alone does."""
+        network = self.network
+        if network.returns_logits and not network.overrides("infer"):
+            return None
+        return _Forward(network)
+
+
+class _Forward:
+    """Logits of a module, by the net's own infer, with probabilities turned into logarithms."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, module, X):
+        network = self.network
+        outputs = network.view(module).infer(X) if network.overrides("infer") else module(X)
+        if network.returns_logits:
+            return outputs
+        return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+
+
+def find_versions(diagnostics, X, y, sensitive_features):
+    """Return the versions, the float one first, and the classes.
+
+    Parameters
+    ----------
+    diagnostics : QuantizationDiagnostics
+        Its parameters.
+    X, y : arrays
+        Samples and labels.
+    sensitive_features : array-like or None
+        For the training and the calibration.
+
+    Returns
+    -------
+    versions : list of Version
+    classes : ndarray
+    """
+    estimator = diagnostics.estimator
+    frozen = isinstance(estimator, FrozenEstimator)
+    inner = estimator.estimator if frozen else estimator
+    if not frozen and _is_fitted(inner):
+        raise ValueError(
+            f"estimator is a fitted {type(inner).__name__}; wrap it, FrozenEstimator(estimator), to "
+            "have it diagnosed as it is, or pass clone(estimator) to have it trained here."
+        )
+    if isinstance(inner, NetworkClassifier):
+        if not frozen:
+            inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
+        return _of_classifier(inner), inner.classes_
+    if not frozen:
+        options = {"weight_bits": None, "random_state": diagnostics.random_state}
+        trained = QuantizedClassifier(inner, **options).fit(X, y)
+        classes, y = trained.classes_, np.searchsorted(trained.classes_, y)
+        estimator = FrozenEstimator(trained.estimator_)
+        return _of_net(diagnostics, estimator, X, y, sensitive_features), classes
+    _check_net(inner)
+    versions = _of_net(diagnostics, estimator, X, y, sensitive_features)
+    return versions, versions[0].classifier.classes_
+
+
+def _of_net(diagnostics, frozen, X, y, sensitive_features):
+    """Quantize a trained net to each width."""
+    seed = diagnostics.random_state
+    whole = QuantizedClassifier(frozen, weight_bits=None, random_state=seed).fit(X, y)
+    versions = [Version("float", whole, {}, None)]
+    for bits in _widths(diagnostics.weight_bits):
+        quantized = QuantizedClassifier(
+            frozen,
+            weight_bits=bits,
+            activation_bits=diagnostics.activation_bits,
+            granularity=diagnostics.granularity,
+            calibration=diagnostics.calibration,
+            random_state=seed,
+        ).fit(X, y, sensitive_features=sensitive_features)
+        versions.append(Version(bits, quantized, quantized.quantized_weights_, "float"))
+    return versions
+
+
+def _of_classifier(classifier):
+    """Return the versions that a fitted classifier holds."""
+    network = Network.of_trained(classifier.estimator_)
+    whole = copy.copy(classifier)
+    whole.module_ = plain_copy(network.module).eval()
+    versions = [Version("float", whole, {}, None)]
+    origin = "float"
+    if hasattr(classifier, "latent_module_"):
+        origin = "latent"
+        latent = versions[0].with_module(classifier.latent_module_)
+        versions.append(Version("latent", latent, {}, None))
+    weights = getattr(classifier, "quantized_weights_", {})
+    if weights or getattr(classifier, "activation_bits", None) is not None:
+        versions.append(Version(_bits(classifier), classifier, weights, origin))
+    return versions
+
+
+def _bits(classifier):
+    """Return the one width of all layers, else "mixed"; "float" weights may have quantized inputs."""
+    widths = {int(b) for bits in classifier.layer_bits_.values() for b in np.ravel(bits)}
+    if widths == {32}:
+        return "float weights"
+    return widths.pop() if len(widths) == 1 else "mixed"
+
+
+def _widths(weight_bits):
+    widths = np.unique(np.ravel(weight_bits))[::-1]
+    return [int(bits) for bits in widths]
+
+
+def _is_fitted(estimator):
+    if isinstance(estimator, NeuralNetClassifier):
+        return bool(getattr(estimator, "initialized_", False) and len(estimator.history or ()))
+    return hasattr(estimator, "module_") and hasattr(estimator, "classes_")
+
+
+def _check_net(inner):
+    if not isinstance(inner, NeuralNetClassifier):
+        raise TypeError(
+            "estimator must be a skorch.NeuralNetClassifier, a classifier of skqfair, or a "
+            f"FrozenEstimator of a fitted one; got {type(inner).__name__}. Of a search pass its "
+            "best_estimator_, of a Pipeline its last step, with X as the steps before it return it."
+        )
