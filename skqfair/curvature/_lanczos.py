@@ -2,14 +2,15 @@ r"""Extreme eigenvalues of a symmetric map from its products with vectors.
 
 Lanczos with full reorthogonalisation: after m products, :math:`Q_m^\top H Q_m = T_m` is tridiagonal;
 its eigenpairs :math:`(\theta, s)` give Ritz pairs :math:`(\theta, Q_m s)` with the residual
-:math:`\|H Q_m s - \theta Q_m s\| = \beta_m |s_m|`, and an eigenvalue lies within that distance.
+:math:`\|H Q_m s - \theta Q_m s\| = \beta_m |s_m|`, and an eigenvalue lies within that distance. One
+start reaches one vector of each eigenspace, so that for several eigenvalues the rest is looked through.
 
 References
 ----------
 Parlett, B. N. (1998). The symmetric eigenvalue problem. SIAM.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from scipy.linalg import eigh_tridiagonal
 __all__ = ["Eigenpairs", "lanczos"]
 
 _BLOCK = 16  # vectors by which the basis grows
-_FEWEST = 5  # products before a start near an eigenvector may count as the largest
+_SEED = 86_243  # of further starts, which must not be those of the caller again
+_FEWEST = 7  # products before a start near another eigenvector may count as the largest
 
 
 @dataclass(frozen=True)
@@ -66,38 +68,83 @@ def lanczos(product, start, *, largest=1, smallest=0, tol=1e-3, max_iter=100, to
     -------
     Eigenpairs
     """
-    wanted = _ends(len(start), largest, smallest)
-    tols = np.array([tol] * min(largest, len(start)) + [tol_smallest or tol] * smallest)[: len(wanted)]
-    basis = start.new_empty((0, len(start)))
+    tols = tol, tol_smallest or tol
+    found = _run(product, start, (largest, smallest), tols, max_iter)
+    generator = torch.Generator().manual_seed(_SEED + 1)
+    while found.converged and max(largest, smallest) > 1 and len(found.values) < len(start):
+        found, changed = _looked_through(product, found, (largest, smallest), tols, max_iter, generator)
+        if not changed:
+            break
+    return found
+
+
+def _looked_through(product, found, counts, tols, max_iter, generator):
+    """Return the pairs with what else is as extreme, orthogonal to them, and whether there was any."""
+    V, left, n_large = found.vectors, max_iter - found.n_products, min(counts[0], len(found.values))
+    if left < 1:
+        return replace(found, converged=False), False
+    # the last of each end is what another one has to go beyond
+    last = [(n_large - 1, 1)] * (counts[0] > 1) + [(len(found.values) - 1, -1)] * (counts[1] > 1)
+    limits = np.array([found.values[i] for i, _ in last])
+    signs = np.array([sign for _, sign in last])
+    start = torch.randn(V.shape[1], generator=generator, dtype=V.dtype).to(V.device)
+    scale, ends = np.abs(found.values).max(), tuple(int(count > 1) for count in counts)
+    more = _run(product, start, ends, tols, left, found=V, limits=limits, scale=scale)
+    values, vectors = found.values.copy(), V.clone()
+    beyond = signs * (more.values - limits) > max(tols) * np.maximum(np.abs(limits), 1e-3 * scale)
+    for j in np.flatnonzero(beyond):
+        values[last[j][0]], vectors[last[j][0]] = more.values[j], more.vectors[j]
+    order = [*np.argsort(-values[:n_large]), *(n_large + np.argsort(values[n_large:]))]
+    n_products = found.n_products + more.n_products
+    return Eigenpairs(values[order], vectors[order], more.converged, n_products), beyond.any()
+
+
+def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, scale=0.0):
+    """Return Eigenpairs from one start, orthogonal to the eigenvectors ``found``.
+
+    With ``limits``, until it is known whether there are any beyond these.
+    """
+    basis = start.new_empty((0, len(start))) if found is None else found
+    p, n = len(basis), len(start) - len(basis)
+    wanted = _ends(n, *counts)
+    n_large = min(counts[0], n)
+    tols = np.array([tols[0]] * n_large + [tols[1]] * (len(wanted) - n_large))
+    signs = np.array([1] * n_large + [-1] * (len(wanted) - n_large))
+    start = _orthogonal(start, basis)
     diagonal, off = [], []
+    generator = torch.Generator().manual_seed(_SEED)
     vector, restarts = start / torch.linalg.vector_norm(start), 0
-    for m in range(1, min(max_iter, len(start)) + 1):
-        if m > len(basis):
-            basis = torch.cat([basis, basis.new_empty((min(_BLOCK, len(start)), len(start)))])
-        basis[m - 1] = vector
+    for m in range(1, min(max_iter, n) + 1):
+        if p + m > len(basis):
+            basis = torch.cat([basis, basis.new_empty((min(_BLOCK, n), len(start)))])
+        basis[p + m - 1] = vector
         image = product(vector)
         diagonal.append(float(torch.dot(image, vector)))
-        image = _orthogonal(image, basis[:m])
+        image = _orthogonal(image, basis[: p + m])
         beta = float(torch.linalg.vector_norm(image))
         if not np.isfinite(diagonal[-1] + beta):
             raise FloatingPointError("a product with the Hessian is not finite.")
         values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off))
-        scale = np.abs(values).max()
-        ends = _ends(m, largest, smallest)
+        scale = max(scale, np.abs(values).max())
+        ends = _ends(m, *counts)
         errors = beta * np.abs(vectors[-1, ends])
-        enough = len(ends) == len(wanted) and m >= min(_FEWEST, len(start))
-        done = enough and (errors <= tols * np.maximum(np.abs(values[ends]), 1e-3 * scale)).all()
+        done = False
+        if len(ends) == len(wanted) and m >= min(_FEWEST, n):
+            done = (errors <= tols * np.maximum(np.abs(values[ends]), 1e-3 * scale)).all()
+            if limits is not None:
+                done |= (signs * (values[ends] - limits) + errors <= 0).all()
         ended = beta <= 1e-6 * scale  # the space of all products; further eigenvalues lie outside of it
-        if ended and restarts < len(wanted) - 1 and m < len(start):
+        if ended and restarts < len(wanted) - 1 and m < n:
             restarts, beta = restarts + 1, 0.0
-            image = _orthogonal(torch.randn_like(start), basis[:m])
+            image = torch.randn(len(start), generator=generator, dtype=start.dtype)
+            image = _orthogonal(image.to(start.device), basis[: p + m])
         elif done or ended:
             done = True
             break
         off.append(beta)
         vector = image / torch.linalg.vector_norm(image)
     combined = torch.as_tensor(vectors[:, ends].T.copy(), dtype=basis.dtype, device=basis.device)
-    return Eigenpairs(values[ends], combined @ basis[:m], bool(done), m)
+    return Eigenpairs(values[ends], combined @ basis[p : p + m], bool(done), m)
 
 
 def _ends(m, largest, smallest):

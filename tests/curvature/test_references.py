@@ -97,7 +97,8 @@ def curved(request):
     """Module, X, y, unequal groups, and curvlinops' Hessian of each group."""
     module, X, y = made(*CURVED[request.param])
     groups = np.repeat(["a", "b", "c"], [5, 9, N - 14])
-    return module, X, y, groups, [hessian_operator(module, X[groups == g], y[groups == g]) for g in "abc"]
+    members = [torch.as_tensor(groups == g) for g in "abc"]
+    return module, X, y, groups, [hessian_operator(module, X[rows], y[rows]) for rows in members]
 
 
 def test_products_are_those_of_curvlinops(curved):
