@@ -44,6 +44,7 @@ class Hessian:
 
     def __call__(self, vector):
         """Return the product with a flat vector of all weights."""
+        self.problem.check_twice()
         self.n_products += 1
         directions = self.problem.split(vector)
         if self._graph is not None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skqfair._validation import Groups, check_length, encode_groups
+from skqfair.exceptions import DoubleBackwardError
 
 __all__ = ["MEMORY_BUDGET", "Problem", "evaluating"]
 
@@ -71,7 +72,7 @@ class Problem:
             self.groups = encode_groups(np.zeros(len(self.X)) if groups is None else groups, len(self.X))
         self.sample_losses = _sample_losses(nn.CrossEntropyLoss() if criterion is None else criterion)
         self.batch_size = batch_size
-        self._bytes = None
+        self._bytes, self._twice = None, False
 
     @property
     def n_weights(self):
@@ -133,6 +134,33 @@ class Problem:
             total, self.parameters, create_graph=create_graph, allow_unused=True, materialize_grads=True
         )
         return list(grads)
+
+    def check_twice(self):
+        """Raise if a custom operation has no second derivative.
+
+        Torch says so only where it comes upon the operation, and when asked for the gradient by certain
+        tensors it goes around, so that its terms would be missing without a word.
+        """
+        if self._twice:
+            return
+        pending, seen, custom, error = list(self.gradient([0], create_graph=True)), set(), set(), False
+        pending = [g.grad_fn for g in pending if g.grad_fn is not None]
+        while pending:
+            node = pending.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            error |= node.name() == "torch::autograd::Error"
+            if isinstance(node, torch.autograd.function.BackwardCFunction):
+                custom.add(node.name().removesuffix("Backward"))
+            pending.extend(next_node for next_node, _ in node.next_functions if next_node is not None)
+        if error:
+            raise DoubleBackwardError(
+                f"an operation marked once_differentiable, of the custom functions {sorted(custom)} in "
+                f"the module {type(self.module).__name__}, has no second derivative, so that curvature "
+                "cannot be computed; write its backward in differentiable operations of torch."
+            )
+        self._twice = True
 
     def split(self, vector):
         """Return a flat vector of all weights as tensors of the parameters' shapes."""

@@ -148,6 +148,7 @@ def _is_linear(problem):
             return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
         with evaluating(module):
+            double.check_twice()
             outputs = double.outputs(rows)
             weights = random(outputs)
             # what all logits share does not change a softmax

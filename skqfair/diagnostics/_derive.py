@@ -121,9 +121,9 @@ def _warn_of_small(groups, n_matched, match):
     sizes = zip(groups.index, groups.counts, strict=True)
     small = [f"{name!r} ({n})" for name, n in sizes if n < _ENOUGH]
     if small and len(n_matched) > 1:
-        what = f"all groups are compared on {min(n_matched)} samples" if match else "they are compared"
+        what = f"all groups are compared on {min(n_matched)} samples; " if match else ""
         warnings.warn(
-            f"groups with fewer than {_ENOUGH} samples: {', '.join(small)}; {what}, and gradients and "
+            f"groups with fewer than {_ENOUGH} samples: {', '.join(small)}; {what}gradients and "
             "curvature of so few are noisy. Merge or drop these groups.",
             SmallGroupWarning,
             stacklevel=5,

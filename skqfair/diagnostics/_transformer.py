@@ -198,8 +198,11 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
         NoCurvatureWarning
             If an operation of the network has no second derivative: those columns are then NaN.
         """
-        for bits in np.ravel(np.asarray(self.weight_bits, dtype=object)):
+        widths = np.ravel(np.asarray(self.weight_bits, dtype=object))
+        for bits in widths:
             check_bits(bits, "weight_bits")
+        if not len(widths):
+            raise ValueError("weight_bits must have at least one width, 2..16; it is empty.")
         check_aligned(X, y, "y", "X")
         check_aligned(X, sensitive_features, "sensitive_features", "X")
         names = {"dtype": "numeric", "allow_nd": True}
@@ -330,8 +333,8 @@ def _encode(sensitive_features, n_samples):
     single = [name for name, n in zip(index, groups.counts, strict=True) if n < 2]
     if single:
         raise ValueError(
-            f"groups with a single sample: {single[:5]}; at least 2 are needed in each, and 64 to say "
-            "much. Merge or drop them."
+            f"groups of 1 sample: {single[:5]}; at least 2 are needed in each, and 64 to say much. "
+            "Merge or drop them."
         )
     return Groups(groups.codes, index)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier
 
 from skqfair.classifiers import QuantizedClassifier
@@ -115,7 +116,9 @@ def find_versions(diagnostics, X, y, sensitive_features):
             "have it diagnosed as it is, or pass clone(estimator) to have it trained here."
         )
     if isinstance(inner, NetworkClassifier):
-        if not frozen:
+        if frozen:
+            check_is_fitted(inner)
+        else:
             inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
         return _of_classifier(inner), inner.classes_
     if not frozen:
