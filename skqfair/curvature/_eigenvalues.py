@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._lanczos import lanczos
-from skqfair.curvature._problem import Problem, evaluating, unit
+from skqfair.curvature._problem import Problem, check_count, evaluating, unit
 
 __all__ = ["extreme_eigenvalues", "group_hessian_eigenvalues"]
 
@@ -113,12 +113,16 @@ def group_hessian_eigenvalues(
     n_groups, n_weights = len(problem.groups.index), problem.n_weights
     if which not in ("LA", "SA"):
         raise ValueError(f"which must be 'LA' (largest) or 'SA' (smallest, with sign), got {which!r}.")
-    if k != int(k) or not 1 <= k <= n_weights:
-        raise ValueError(f"k must be a whole number from 1 to the {n_weights} weights, got {k!r}.")
+    check_count(k, "k", most=n_weights, why=" (all weights)")
+    check_count(max_iter, "max_iter", least=k)
+    if not tol > 0:
+        raise ValueError(f"tol must be > 0, got {tol!r}.")
     if v0 is not None and np.shape(v0) != (n_groups, k, n_weights):
         raise ValueError(
             f"v0 must have shape (groups, k, weights) = {(n_groups, k, n_weights)}, got {np.shape(v0)}."
         )
+    if v0 is not None and not torch.isfinite(torch.as_tensor(v0)).all():
+        raise ValueError("v0 has values that are not finite; pass vectors of an earlier call, or None.")
     ends = {"largest": k, "smallest": 0} if which == "LA" else {"largest": 0, "smallest": k}
     found = []
     with evaluating(module):

@@ -3,6 +3,7 @@
 import copy
 import math
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from skqfair._validation import Groups, check_length, encode_groups
 from skqfair.exceptions import DoubleBackwardError
 
-__all__ = ["MEMORY_BUDGET", "Problem", "evaluating"]
+__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "unit"]
 
 MEMORY_BUDGET = 2**30
 """Bytes that the tensors saved for backward may take."""
@@ -57,12 +58,14 @@ class Problem:
                 f"the module {type(module).__name__} has no trainable weights (requires_grad=True): "
                 "there is nothing to differentiate by."
             )
-        if batch_size is not None and (batch_size != int(batch_size) or batch_size < 1):
-            raise ValueError(f"batch_size must be a whole number >= 1 or None, got {batch_size!r}.")
+        if batch_size is not None:
+            check_count(batch_size, "batch_size")
         self.module, self.criterion, self.forward = module, criterion, forward
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
         like = self.parameters[0]
         self.X, self.y = _tensor(X, like), _tensor(y, like)
+        if not self.y.is_floating_point():
+            self.y = self.y.long()  # the losses of torch know no other integers
         check_length(self.y, len(self.X), "y")
         if not len(self.X):
             raise ValueError("X is empty; at least one sample is needed.")
@@ -111,9 +114,10 @@ class Problem:
             else self.forward(self.module, self.X[rows])
         )
 
-    def losses(self, rows):
+    def losses(self, rows, outputs=None):
         """Return the losses of some rows, shape (len(rows),)."""
-        losses = self.sample_losses(self.outputs(rows), self.y[rows])
+        outputs = self.outputs(rows) if outputs is None else outputs
+        losses = self.sample_losses(outputs, self.y[rows])
         if not torch.isfinite(losses.detach()).all():
             bad = np.asarray(rows)[~torch.isfinite(losses.detach()).cpu().numpy()]
             raise ValueError(
@@ -223,6 +227,13 @@ def _plain_kernels(module):
         torch.backends.mha.set_fastpath_enabled(fast)
         for backend, enabled in zip(fused, before, strict=True):
             backend.set_flags(_enabled=enabled)
+
+
+def check_count(value, name, least=1, most=math.inf, why=""):
+    """Raise if an option is not a whole number from ``least`` to ``most``."""
+    if not isinstance(value, Integral) or not least <= value <= most:
+        limits = f">= {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {limits}{why}, got {value!r}.")
 
 
 def _tensor(values, like):

@@ -133,15 +133,15 @@ def trace_method(problem):
 
 
 def _is_cross_entropy(criterion):
-    return criterion is None or (type(criterion) is nn.CrossEntropyLoss and criterion.weight is None)
+    return criterion is None or type(criterion) is nn.CrossEntropyLoss
 
 
 def _is_linear(problem):
     """Whether the second derivative of the logits is 0 along each weight tensor."""
     try:
         module = copy.deepcopy(problem.module).double()
-        double = Problem(module, problem.X, problem.y, forward=problem.forward)
         rows = np.linspace(0, len(problem.X) - 1, _ROWS).astype(int)
+        double = Problem(module, problem.X[rows], problem.y[rows], forward=problem.forward)
         generator = torch.Generator().manual_seed(0)
 
         def random(like):
@@ -149,7 +149,9 @@ def _is_linear(problem):
 
         with evaluating(module):
             double.check_twice()
-            outputs = double.outputs(rows)
+            outputs = double.outputs(slice(None))
+            if outputs.ndim != 2:  # e.g. logits for every position
+                return False
             weights = random(outputs)
             # what all logits share does not change a softmax
             total = (outputs * (weights - weights.mean(1, keepdim=True))).sum()
@@ -173,12 +175,26 @@ def _exact(problem, rows):
     with LayerCalls(problem) as layers:
         for some in batches:
             outputs = problem.outputs(some)
+            problem.losses(some, outputs.detach())  # raises where one is not finite
+            mass = _mass(problem, some, outputs.detach())
             columns = _cholesky(outputs.detach())
             for c, column in enumerate(columns):
                 squares = layers.square_norms(outputs, column, keep=c < len(columns) - 1)
-                total += float(squares.double().sum())
+                total += float((squares * mass).double().sum())
             layers.forget()
     return total / len(rows)
+
+
+def _mass(problem, rows, logits):
+    """Return the sums of the targets' weights: 1, but for class weights or ignored samples.
+
+    Cross-entropy is -sum_c t_c log p_c, for whatever t, and its Hessian by the logits is that of t with
+    the sum 1 times the sum of t. Equal logits give the loss log C times that sum.
+    """
+    n_classes = logits.shape[1]
+    if n_classes == 1:
+        return torch.ones_like(logits[:, 0])
+    return problem.sample_losses(torch.zeros_like(logits), problem.y[rows]) / np.log(n_classes)
 
 
 def _cholesky(logits):
