@@ -204,7 +204,7 @@ class Network:
         the padding would count.
         """
         module = self.module if module is None else module
-        run = self._run_directly if self._is_plain() else self._run_by_skorch
+        run = self._run_directly if self.is_plain else self._run_by_skorch
         size = self.batch_size(len(X))
         rest = len(X) % size if X.ndim == 2 and padded else 0
         full = len(X) - rest
@@ -228,7 +228,9 @@ class Network:
         method = getattr(type(self.net), name)
         return all(method is not getattr(c, name) for c in (NeuralNetClassifier, TensorNetClassifier))
 
-    def _is_plain(self):
+    @property
+    def is_plain(self):
+        """Whether the net predicts as skorch does, on batches of rows in their order."""
         own = self.view(None)
         options = set(own.get_params_for("iterator_valid")) - {"batch_size"}
         return (

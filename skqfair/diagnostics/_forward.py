@@ -2,12 +2,14 @@
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
+from scipy.special import logsumexp
 from torch import nn
 
 from skqfair.quantization import input_quantizers
 
 __all__ = ["forward_pass", "logit_features"]
+
+_BATCHES = 8
 
 
 def logit_features(logits):
@@ -23,7 +25,7 @@ def logit_features(logits):
     dict of str to ndarray of shape (n,)
         ``logit_variance``, ``margin``, ``boundary_closeness`` and ``confidence``.
     """
-    p = np.exp(log_softmax(logits, axis=1))
+    p = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
     second, first = np.partition(p, -2, axis=1)[:, -2:].T
     return {
         "logit_variance": logits.var(axis=1),
@@ -59,14 +61,16 @@ def forward_pass(versions, X, groups, *, layers):
         range of their quantizer.
     """
     size = versions[0].network.batch_size(len(X))
+    # rows of features: more batches at a time, since they take less memory than time to set up
+    at_once = size * (_BATCHES if X.ndim == 2 and versions[0].network.is_plain else 1)
     logits = {version.name: [] for version in versions}
-    with _Recorders(versions, layers) as recorders:
-        for start in range(0, len(X), size):
-            batch = X[start : start + size]
-            codes = groups.codes[start : start + size]
+    with _Recorders(versions, layers, size) as recorders:
+        for start in range(0, len(X), at_once):
+            some = X[start : start + at_once]
+            codes = groups.codes[start : start + at_once]
             for version in versions:
-                recorders[version.name].begin(len(batch))
-                logits[version.name].append(version.logits(batch))
+                recorders[version.name].begin(len(some))
+                logits[version.name].append(version.logits(some))
             for version in versions:
                 if version.origin is not None:
                     recorders[version.name].compare(recorders[version.origin], codes, groups.counts)
@@ -83,9 +87,9 @@ def forward_pass(versions, X, groups, *, layers):
 class _Recorders(dict):
     """A recorder for each version, attached inside a with block."""
 
-    def __init__(self, versions, layers):
+    def __init__(self, versions, layers, size):
         wanted = set(layers.values())
-        super().__init__({v.name: _Recorder(v.classifier.module_, wanted) for v in versions})
+        super().__init__({v.name: _Recorder(v.classifier.module_, wanted, size) for v in versions})
 
     def __enter__(self):
         for recorder in self.values():
@@ -98,15 +102,17 @@ class _Recorders(dict):
 
 
 class _Recorder:
-    """Keeps the outputs of the layers of one batch, and adds up by group what is made of them."""
+    """Keeps the outputs of the layers of some batches, and adds up by group what is made of them."""
 
-    def __init__(self, module, wanted):
+    def __init__(self, module, wanted, size):
+        self.module, self.size = module, size
         self.modules = {name: child for name, child in module.named_modules() if name in wanted}
         self.quantizers = input_quantizers(module)
-        self.energy, self.clipped = {}, {}
-        self.n, self.outputs, self.handles = 0, {}, []
+        self.energy, self.clipped, self.handles = {}, {}, []
+        self.begin(0)
 
     def attach(self):
+        self.handles.append(self.module.register_forward_pre_hook(self._next_batch, prepend=True))
         for name, child in self.modules.items():
             self.handles.append(child.register_forward_hook(self._keep(name)))
             if name in self.quantizers:
@@ -118,17 +124,30 @@ class _Recorder:
     def detach(self):
         for handle in self.handles:
             handle.remove()
-        self.outputs = {}
+        self.begin(0)
 
     def begin(self, n_samples):
-        self.n, self.outputs, self.beyond = n_samples, {}, {}
+        """Forget what was kept, before a pass over so many samples."""
+        self.n, self.batch, self.outputs, self.beyond = n_samples, -1, {}, {}
+
+    def _next_batch(self, module, args):
+        self.batch += 1
+
+    def _rows(self, values, module):
+        """Return the values of the samples of this batch, one row each; None if that is unclear."""
+        n = min(self.size, self.n - self.batch * self.size)
+        if not isinstance(values, torch.Tensor) or not values.is_floating_point() or not values.ndim:
+            return None
+        values = values.detach()
+        if isinstance(module, nn.RNNBase) and not module.batch_first and values.ndim == 3:
+            values = values.transpose(0, 1)
+        return values[:n].flatten(1) if len(values) >= n > 0 else None  # the rest is padding
 
     def _keep(self, name):
         def hook(module, args, output):
-            output = output[0] if isinstance(output, tuple) else output
-            rows = _by_sample(output, module, self.n)
+            rows = self._rows(output[0] if isinstance(output, tuple) else output, module)
             if rows is not None:
-                self.outputs.setdefault(name, []).append(rows)
+                self.outputs.setdefault((name, self.batch), []).append(rows)
 
         return hook
 
@@ -136,41 +155,34 @@ class _Recorder:
         quantizer = self.quantizers[name]
 
         def hook(module, args, kwargs):
-            values = args[0] if args else kwargs.get("input")
-            rows = _by_sample(values, module, self.n)
+            rows = self._rows(args[0] if args else kwargs.get("input"), module)
             if rows is not None:
                 ratio = rows / quantizer.scale.to(rows)
                 # negatives are out of an unsigned range however small they are
                 low = quantizer.low - 0.5 if quantizer.low else 0.0
-                beyond = (ratio > quantizer.high + 0.5) | (ratio < low)
-                self.beyond.setdefault(name, []).append((beyond.sum(1), ratio.shape[1]))
+                beyond = ((ratio > quantizer.high + 0.5) | (ratio < low)).sum(1)
+                found = torch.stack([beyond, torch.full_like(beyond, ratio.shape[1])])
+                self.beyond.setdefault((name, self.batch), []).append(found)
 
         return hook
 
     def compare(self, origin, codes, counts):
-        """Add this batch's signal and noise, and what was clipped, to the sums of the groups."""
-        n_groups = len(counts)
-        for name, calls in self.outputs.items():
-            clean = origin.outputs.get(name, ())
-            if len(clean) != len(calls) or any(
-                a.shape != b.shape for a, b in zip(clean, calls, strict=True)
-            ):
-                continue
-            pairs = list(zip(clean, calls, strict=True))
-            signal = sum(_energy(a) for a, _ in pairs)
-            noise = sum(_energy(a - b) for a, b in pairs)
-            self._add(self.energy, name, signal, noise, codes, n_groups)
-        for name, calls in self.beyond.items():
-            beyond = sum(count for count, _ in calls)
-            total = torch.full_like(beyond, sum(width for _, width in calls))
-            self._add(self.clipped, name, beyond, total, codes, n_groups)
-
-    @staticmethod
-    def _add(sums, name, first, second, codes, n_groups):
-        sums.setdefault(name, np.zeros((2, n_groups)))
-        for row, values in enumerate((first, second)):
-            values = values.double().cpu().numpy()
-            sums[name][row] += np.bincount(codes, weights=values, minlength=n_groups)
+        """Add the signal and noise of the pass, and what was clipped, to the sums of the groups."""
+        energy = {}
+        for key, calls in self.outputs.items():
+            clean = origin.outputs.get(key, ())
+            if [a.shape for a in clean] == [b.shape for b in calls]:
+                a, b = (rows[0] if len(rows) == 1 else torch.cat(rows, 1) for rows in (clean, calls))
+                energy[key] = torch.stack([_energy(a), _energy(a - b)])
+        clipped = {key: sum(calls) for key, calls in self.beyond.items()}
+        for sums, found in ((self.energy, energy), (self.clipped, clipped)):
+            for name in {name for name, _ in found}:
+                batches = [found[key] for key in sorted(k for k in found if k[0] == name)]
+                values = torch.cat(batches, 1).double().cpu().numpy()
+                if values.shape[1] == len(codes):
+                    sums.setdefault(name, np.zeros((2, len(counts))))
+                    for row, each in zip(sums[name], values, strict=True):
+                        row += np.bincount(codes, weights=each, minlength=len(counts))
 
     def results(self, name, n_groups):
         nan = np.full((2, n_groups), np.nan)
@@ -181,14 +193,4 @@ class _Recorder:
 
 
 def _energy(rows):
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
-
-
-def _by_sample(values, module, n_samples):
-    """Return the values of the first ``n_samples`` samples, one row each; None if that is unclear."""
-    if not isinstance(values, torch.Tensor) or not values.is_floating_point() or not values.ndim:
-        return None
-    values = values.detach()
-    if isinstance(module, nn.RNNBase) and not module.batch_first and values.ndim == 3:
-        values = values.transpose(0, 1)
-    return values[:n_samples].flatten(1) if len(values) >= n_samples else None
+    return torch.linalg.vecdot(rows, rows)

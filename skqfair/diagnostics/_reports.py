@@ -31,10 +31,10 @@ def forward_columns(logits, y, groups, float_logits):
         "loss": sample_losses(logits, y),
         **logit_features(logits),
         "flip_rate": predicted != float_logits.argmax(1),
-        "excess_loss": sample_losses(logits, y) - sample_losses(float_logits, y),
     }
     columns = {name: by_group(values, groups) for name, values in per_sample.items()}
-    return {"count": groups.counts, **columns}
+    excess = columns["loss"] - by_group(sample_losses(float_logits, y), groups)
+    return {"count": groups.counts, **columns, "excess_loss": excess}
 
 
 def by_group(values, groups):
