@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["square_norms", "supported"]
 
+_BYTES = 2**27  # that gradients of single samples may take
 _FEW_POSITIONS = 64  # up to which a convolution is faster unfolded: 12 times at 256 channels
 
 
@@ -69,7 +70,7 @@ def _over_positions(module, values):
 
 
 def _square(values):
-    return values.flatten(1).square().sum(1)
+    return torch.linalg.vector_norm(values.flatten(1), dim=1).square()  # no copy in between
 
 
 def _linear(module, inputs, grads):
@@ -109,8 +110,14 @@ def _convolution(module, inputs, grads):
         unfold |= {"stride": options[0], "dilation": options[2]}
         a = torch.cat([functional.unfold(a, **unfold) for a in inputs], 2)
         return _outer(a.mT, torch.cat([g.flatten(2) for g in grads], 2).mT)
-    calls = zip(inputs, grads, strict=True)
-    return _square(sum(torch.vmap(weight_gradient)(a, g) for a, g in calls))
+    # each sample has a gradient as large as the weight: not those of all samples at once
+    at_once = max(1, _BYTES // (module.weight.numel() * grads[0].element_size()))
+    parts = zip(*(x.split(at_once) for x in (*inputs, *grads)), strict=True)
+    found = []
+    for part in parts:
+        calls = zip(part[: len(inputs)], part[len(inputs) :], strict=True)
+        found.append(_square(sum(torch.vmap(weight_gradient)(a, g) for a, g in calls)))
+    return torch.cat(found)
 
 
 def _is_plain(module):

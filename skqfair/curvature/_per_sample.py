@@ -133,7 +133,8 @@ class _Caller(nn.Module):
 
 
 def _one_by_one(problem, rows):
-    each = ([g.double().square().sum() for g in problem.gradient([row])] for row in rows)
+    norm, double = torch.linalg.vector_norm, torch.float64
+    each = ([norm(g, dtype=double).square() for g in problem.gradient([row])] for row in rows)
     return np.array([float(sum(squares)) for squares in each])
 
 
