@@ -302,8 +302,8 @@ def memory():
     """Peak memory of a fresh process for eigenvalues, traces and per-sample norms."""
     from skqfair.curvature._problem import MEMORY_BUDGET
 
-    for kind in ("mlp", "convnet"):
-        for n in (2000, 50_000):
+    for kind, most in (("mlp", 50_000), ("convnet", 10_000)):
+        for n in (2000, most):
             script = [sys.executable, __file__, kind, str(n)]
             printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
             before, after, own, seconds = json.loads(printed)
