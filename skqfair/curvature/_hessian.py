@@ -14,8 +14,8 @@ class Hessian:
 
     .. math:: H v = \nabla_\theta \left( v^\top \nabla_\theta J \right)
 
-    by backward over backward. Where all rows fit into memory their graph is kept, and a product costs
-    one more backward; otherwise each product goes through the rows anew.
+    by backward over backward. Where the graphs of all rows fit into memory they are kept, and a product
+    costs one more backward; otherwise each product goes through the rows anew.
 
     Parameters
     ----------
@@ -37,32 +37,25 @@ class Hessian:
     def __init__(self, problem, rows, batches=None):
         self.problem, self.n_samples, self.n_products = problem, len(rows), 0
         self.batches = problem.batches(rows, double=True) if batches is None else batches
-        kept = len(self.batches) == 1
-        self._graph = problem.gradient(self.batches[0], create_graph=True) if kept else None
-        parts = self._graph if kept else self._sum(problem.gradient)
-        self.gradient = _flat(parts).detach() / self.n_samples
+        self._graphs, total = [], None
+        for batch in self.batches:
+            keep = problem.keeps(len(rows))
+            parts = problem.gradient(batch, create_graph=keep)
+            if keep:
+                self._graphs.append(parts)
+            total = _add(total, parts)
+        self.gradient = _flat(total) / self.n_samples
 
     def __call__(self, vector):
         """Return the product with a flat vector of all weights."""
         self.problem.check_twice()
         self.n_products += 1
-        directions = self.problem.split(vector)
-        if self._graph is not None:
-            product = self._differentiate(self._graph, directions, keep=True)
-        else:
-            product = self._sum(
-                lambda rows: self._differentiate(
-                    self.problem.gradient(rows, create_graph=True), directions, keep=False
-                )
-            )
-        return _flat(product) / self.n_samples
-
-    def _sum(self, of):
-        total = [part.clone() for part in of(self.batches[0])]
-        for rows in self.batches[1:]:
-            for sum_, part in zip(total, of(rows), strict=True):
-                sum_.add_(part.detach())
-        return total
+        directions, total = self.problem.split(vector), None
+        for i, batch in enumerate(self.batches):
+            kept = bool(self._graphs)
+            graph = self._graphs[i] if kept else self.problem.gradient(batch, create_graph=True)
+            total = _add(total, self._differentiate(graph, directions, keep=kept))
+        return _flat(total) / self.n_samples
 
     def _differentiate(self, gradient, directions, *, keep):
         used = [(g, v) for g, v in zip(gradient, directions, strict=True) if g.requires_grad]
@@ -93,6 +86,12 @@ def _no_double_backward(error, module):
         f"{operation} in the module {type(module).__name__} has no second derivative, so that curvature "
         "cannot be computed; replace it by operations of torch that can be differentiated twice."
     )
+
+
+def _add(total, parts):
+    if total is None:
+        return [part.detach().clone() for part in parts]
+    return [a.add_(b.detach()) for a, b in zip(total, parts, strict=True)]
 
 
 def _flat(parts):

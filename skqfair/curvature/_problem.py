@@ -19,6 +19,8 @@ MEMORY_BUDGET = 2**30
 """Bytes that the tensors saved for backward may take."""
 
 
+_CACHED = 2**26  # bytes of one part of a double backward: more are slower, by 1.4 for a ConvNet
+_TWICE = 3  # times the bytes of a forward
 _MOST = 1000  # samples of a backward: more leave the cache, 1.2 times slower for an MLP
 
 
@@ -102,13 +104,26 @@ class Problem:
         return torch.as_tensor(rows).split(self.rows_at_once(double=double))
 
     def rows_at_once(self, *, double=False):
-        """Return how many samples a backward (or a double backward) may take at a time."""
+        """Return how many samples a backward (or a double backward) takes at a time."""
         if self.batch_size is not None:
             return int(self.batch_size)
+        if not double:
+            return max(1, min(_MOST, int(MEMORY_BUDGET / self.bytes_per_sample)))
+        return max(1, int(_CACHED / (_TWICE * self.bytes_per_sample)))
+
+    def keeps(self, n_samples):
+        """Whether the graphs of a double backward of so many samples fit into memory."""
+        if self.batch_size is not None:
+            return n_samples <= self.batch_size
+        return n_samples * _TWICE * self.bytes_per_sample <= MEMORY_BUDGET
+
+    @property
+    def bytes_per_sample(self):
+        """What a forward saves for its backward: that of 4 samples less that of 2."""
         if self._bytes is None:
-            self._bytes = self._bytes_per_sample()
-        fitting = max(1, int(MEMORY_BUDGET / (self._bytes * (3 if double else 1))))
-        return fitting if double else min(fitting, _MOST)
+            few, more = (self._saved_bytes(n) for n in (2, 4))
+            self._bytes = max(1.0, (more - few) / 2)
+        return self._bytes
 
     def outputs(self, rows):
         """Return the outputs of the module for some rows."""
@@ -174,11 +189,6 @@ class Problem:
         """Return a flat vector of all weights as tensors of the parameters' shapes."""
         parts = vector.split([p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
-
-    def _bytes_per_sample(self):
-        """Measure what a forward saves for its backward: that of 4 samples less that of 2."""
-        seen = [self._saved_bytes(n) for n in (2, 4)]
-        return max(1.0, (seen[1] - seen[0]) / 2)
 
     def _saved_bytes(self, n_samples):
         storages = {}

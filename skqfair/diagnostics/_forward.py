@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 from torch import nn
+from torch.nn import functional
 
 from skqfair.quantization import input_quantizers
 
-__all__ = ["forward_pass", "logit_features"]
+__all__ = ["forward_pass", "logit_features", "sample_losses"]
 
 _BATCHES = 8
 
@@ -25,14 +25,23 @@ def logit_features(logits):
     dict of str to ndarray of shape (n,)
         ``logit_variance``, ``margin``, ``boundary_closeness`` and ``confidence``.
     """
-    p = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
-    second, first = np.partition(p, -2, axis=1)[:, -2:].T
-    return {
-        "logit_variance": logits.var(axis=1),
+    z = torch.from_numpy(logits)  # on rows this short several times faster than numpy
+    p = z.softmax(1)
+    first, second = p.topk(2, dim=1).values.unbind(1)
+    features = {
+        "logit_variance": z.var(1, correction=0),
         "margin": first - second,
-        "boundary_closeness": 1 - np.square(p).sum(axis=1),
+        "boundary_closeness": 1 - torch.linalg.vecdot(p, p),
         "confidence": first,
     }
+    return {name: values.numpy() for name, values in features.items()}
+
+
+def sample_losses(logits, y):
+    """Return the cross-entropy of each sample, shape (n,)."""
+    return functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(y), reduction="none"
+    ).numpy()
 
 
 def forward_pass(versions, X, groups, *, layers):

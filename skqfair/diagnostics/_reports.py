@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 from scipy.stats import t as student
 
 from skqfair.diagnostics._derivatives import MEASURES
-from skqfair.diagnostics._forward import logit_features
+from skqfair.diagnostics._forward import logit_features, sample_losses
 
-__all__ = ["attribution", "eigenvalue_table", "forward_columns", "group_report", "sample_losses"]
+__all__ = ["attribution", "by_group", "eigenvalue_table", "forward_columns", "group_report"]
 
 CONFIDENCE = 0.95
 _ORDER = [
@@ -16,11 +15,6 @@ _ORDER = [
     *("flip_rate", *MEASURES, "excess_loss", "excess_loss_weights", "excess_loss_first_order"),
     *("excess_loss_second_order", "n_matched"),
 ]
-
-
-def sample_losses(logits, y):
-    """Return the cross-entropy of each sample, shape (n,)."""
-    return logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]
 
 
 def forward_columns(logits, y, groups, float_logits):
