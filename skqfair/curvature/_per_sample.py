@@ -12,7 +12,7 @@ from skqfair.curvature._problem import MEMORY_BUDGET, Problem, evaluating
 
 __all__ = ["LayerCalls", "closed_form_holds", "per_sample_gradient_norms", "sample_square_norms"]
 
-_PROBE = 3  # rows on which the closed form is compared with plain gradients
+_PROBE = 2  # rows on which the closed form is compared with plain gradients
 
 
 def per_sample_gradient_norms(module, X, y, *, criterion=None, batch_size=None):
@@ -48,7 +48,7 @@ def per_sample_gradient_norms(module, X, y, *, criterion=None, batch_size=None):
     Notes
     -----
     Linear, convolution, normalisation and embedding layers have closed forms, several calls of one
-    layer included. They are taken if they agree with plain gradients on three samples; otherwise (e.g.
+    layer included. They are taken if they agree with plain gradients on two samples; otherwise (e.g.
     for recurrent nets, attention, or weights that are used directly) ``torch.func.vmap`` of the
     gradient is, and where that fails, one gradient after the other.
 

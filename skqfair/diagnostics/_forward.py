@@ -202,4 +202,4 @@ class _Recorder:
 
 
 def _energy(rows):
-    return torch.linalg.vecdot(rows, rows)
+    return torch.linalg.vector_norm(rows, dim=1).square()
