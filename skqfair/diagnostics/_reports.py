@@ -62,7 +62,8 @@ def group_report(columns, measured, names, n_matched):
         for i, measure in enumerate(MEASURES):
             draws = [values[:, i] for values in measured[version]]
             table[measure] = [values.mean() for values in draws]
-            half = np.array([_half_width(values) for values in draws])
+            shares = n_matched / own["count"]
+            half = np.array([_half_width(*both) for both in zip(draws, shares, strict=True)])
             low = table[measure] - half
             table[f"{measure}_low"] = low.clip(lower=0) if "norm" in measure else low
             table[f"{measure}_high"] = table[measure] + half
@@ -72,13 +73,17 @@ def group_report(columns, measured, names, n_matched):
     return report[[*_ORDER, *bounds]]
 
 
-def _half_width(values):
-    """Return half the width of the interval in which another draw is expected; NaN for one draw."""
+def _half_width(values, share):
+    """Return half the width of the interval in which other people's value is expected; NaN for one draw.
+
+    Draws of a ``share`` of a group, without replacement, have people in common, so that they vary less
+    than those of other people would, by the factor 1 - share in the variance.
+    """
     n = len(values)
     if n < 2:
         return np.nan
     quantile = student.ppf((1 + CONFIDENCE) / 2, n - 1)
-    return quantile * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    return quantile * values.std(ddof=1) * np.sqrt((1 + 1 / n) / (1 - share))
 
 
 def eigenvalue_table(eigenvalues, names):

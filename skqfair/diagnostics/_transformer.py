@@ -74,8 +74,9 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
         ``excess_loss_weights``. On ``n_matched`` samples of each group, means over the draws:
         ``gradient_norm``, ``gradient_norm_debiased``, ``hessian_max_eigenvalue``,
         ``hessian_min_eigenvalue`` and ``hessian_trace``, and of each ``_low`` and ``_high``: the 95 %
-        interval in which another draw of that size is expected; NaN for a group with a single draw,
-        all its samples. ``.attrs["hessian_trace_method"]`` says "exact" or "stochastic" for each width.
+        interval in which the value of as many other people of the group is expected; NaN for a group
+        with a single draw, all its samples. ``.attrs["hessian_trace_method"]`` says "exact" or
+        "stochastic" for each width.
     layer_report_ : DataFrame
         Index (bits, layer): ``n_weights``, ``sparsity``, ``sqnr_db``, ``saturation`` of the weights.
     attribution_ : DataFrame

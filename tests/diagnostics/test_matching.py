@@ -7,6 +7,7 @@ from sklearn.frozen import FrozenEstimator
 
 from skqfair import QuantizationDiagnostics
 from skqfair._validation import encode_groups
+from skqfair.diagnostics import group_hessian_eigenvalues
 from skqfair.diagnostics._derive import draw_rows
 from skqfair.networks import make_classifier
 
@@ -81,3 +82,45 @@ def test_draws():
     assert [[len(rows) for rows in draws] for draws in drawn] == [[10], [7], [10]]
     drawn = draw_rows(groups, 4, match=True, max_samples=5, rng=rng)
     assert [len(draws) for draws in drawn] == [4, 4, 4]
+
+
+def test_intervals_hold_for_other_people(population):
+    """The interval of draws of half a group covers the value of as many other people."""
+    frozen, X, y = population
+    inside, rng = [], np.random.default_rng(0)
+    for seed in range(40):
+        rows = rng.permutation(4000)
+        groups = np.repeat(["large", "small"], [400, 200])
+        rows = rows[: len(groups)]
+        report = (
+            QuantizationDiagnostics(frozen, weight_bits=4, random_state=seed)
+            .fit(X[rows], y[rows], sensitive_features=groups)
+            .group_report_.loc["float"]
+        )
+        for column in ("gradient_norm", "hessian_max_eigenvalue", "hessian_trace"):
+            low, high = report.loc["large", [f"{column}_low", f"{column}_high"]]
+            inside.append(low <= report.loc["small", column] <= high)
+    assert np.mean(inside) >= 0.9
+
+
+def test_residuals_in_large_networks_are_small_enough():
+    """What the looser tolerances cost, against converged values."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 40)).astype(np.float32)
+    y = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(np.int64)
+    torch.manual_seed(0)
+    net = make_classifier(module__hidden_sizes=(128, 64), max_epochs=8).fit(X, y)
+    diagnostics = QuantizationDiagnostics(FrozenEstimator(net), weight_bits=(4, 2), random_state=0)
+    report = diagnostics.fit(X, y).group_report_
+    groups = np.zeros(len(X))
+    for version in diagnostics._versions:
+        module = version.differentiable()
+        assert sum(p.numel() for p in module.parameters()) > 10_000
+        options = {"tol": 1e-5, "max_iter": 400}
+        largest, smallest = (
+            group_hessian_eigenvalues(module, X, y, groups, which=which, **options)[0, 0]
+            for which in ("LA", "SA")
+        )
+        row = report.loc[(version.name, "all")]
+        assert row["hessian_max_eigenvalue"] == pytest.approx(largest, rel=1e-3)
+        assert row["hessian_min_eigenvalue"] == pytest.approx(smallest, rel=0.1)
