@@ -54,7 +54,7 @@ def tables():
         size, tensor = versions[0].network.batch_size(len(X)), torch.as_tensor(X)
         times = interleaved(
             {
-                "report": lambda v=versions, X=X, y=y, g=groups, l=layers: diagnose(v, X, y, g, l),
+                "report": lambda v=versions, X=X, y=y, g=groups, at=layers: diagnose(v, X, y, g, at),
                 "forward": lambda m=modules, X=tensor, s=size: plain(m, X, s),
             },
             rounds=9,

@@ -42,6 +42,19 @@ VARIANTS = {
     "3 bits, balanced, learned scales": {**BALANCED, "weight_bits": 3, "scale": "learned"},
     "3 bits, weighted loss": {**TUNED, "weight_bits": 3, "mitigation_weight": 1.0},
     "minimax 3 bits, balanced": {**BALANCED, "layer_bits": "auto", "bit_budget": 3},
+    "3 bits, weighted loss, gap penalty": {
+        **TUNED,
+        "weight_bits": 3,
+        "mitigation_weight": 1.0,
+        "gap_penalty": 0.5,
+    },
+    "minimax 3 bits, weighted loss, gap penalty": {
+        **TUNED,
+        "layer_bits": "auto",
+        "bit_budget": 3,
+        "mitigation_weight": 1.0,
+        "gap_penalty": 0.5,
+    },
     "FairQuant at 3 bits": {
         **TUNED,
         "layer_bits": "fairquant",
