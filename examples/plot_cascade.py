@@ -156,9 +156,9 @@ fig.savefig("cascade_layers.png", dpi=120)
 # --------------------------------------
 # Gradient norms and curvature are larger for a small sample, for no other reason than that. So they
 # are compared at one size, that of the smallest group. It has a single draw, itself, and no interval.
-# For the others ``_low`` and ``_high`` say where a further draw of so many of *their* people is
-# expected: if the smallest group's value lies between, it could be such a draw, and the two cannot be
-# told apart.
+# For the others ``_low`` and ``_high`` say where the value of as many other people of *theirs* is
+# expected: if the smallest group's value lies between, it could be such people's, and the two groups
+# cannot be told apart.
 
 measure = "hessian_max_eigenvalue"
 ends = ("", "_low", "_high")
@@ -167,7 +167,7 @@ for bits in ("float", 4, 2):
     own, n = report.loc[(bits, smallest), [measure, "n_matched"]]
     others = report.loc[bits, ["count", *(measure + end for end in ends)]].drop(smallest)
     others.columns = ["count", "eigenvalue", "low", "high"]
-    others["could_be_a_draw"] = others["low"].le(own) & others["high"].ge(own)
+    others["within"] = others["low"].le(own) & others["high"].ge(own)
     print(f"\nBits: {bits}. Largest eigenvalue of {smallest!r}: {own:.2f}; of {n:.0f} people each of")
     print(others.round(2).to_string())
 
@@ -198,11 +198,10 @@ print(table.round(2).to_string())
 #   experiment for three. For "Other" they disagree, and for "Amer-Indian-Eskimo" 2 bits in the first
 #   layer lower the loss. At 4 bits the expansion predicts what is observed; at 2 bits it comes out too
 #   large for every group. Where they disagree, believe the experiment.
-# - *Sharper places?* The smallest group has the smallest curvature here, not the largest, and could be
-#   a draw of White or of Black people. It is below the range of the two other groups; but these are
-#   many comparisons, and the range of "Amer-Indian-Eskimo" is too short: draws of 134 out of 155 are
-#   nearly the same people. Men and women do differ, men have the sharper loss: in the float network
-#   already, and 2 bits do not widen that.
+# - *Sharper places?* The smallest group has the smallest curvature here, not the largest. It cannot be
+#   told apart from three of the others; it is below the range of the fourth, one of a dozen comparisons.
+#   Men and women do differ, men have the sharper loss: in the float network already, and 2 bits do not
+#   widen that.
 #
 # Train with another seed, and the small groups' costs change by more than the groups differ here.
 #
