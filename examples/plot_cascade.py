@@ -199,9 +199,9 @@ print(table.round(2).to_string())
 #   layer lower the loss. At 4 bits the expansion predicts what is observed; at 2 bits it comes out too
 #   large for every group. Where they disagree, believe the experiment.
 # - *Sharper places?* The smallest group has the smallest curvature here, not the largest. It cannot be
-#   told apart from three of the others; it is below the range of the fourth, one of a dozen comparisons.
-#   Men and women do differ, men have the sharper loss: in the float network already, and 2 bits do not
-#   widen that.
+#   told apart from three of the others, and is below the range of the fourth at every width, the float
+#   network included. Men and women differ too, men have the sharper loss: in the float network already,
+#   and 2 bits do not widen that.
 #
 # Train with another seed, and the small groups' costs change by more than the groups differ here.
 #
