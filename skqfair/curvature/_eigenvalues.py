@@ -146,7 +146,22 @@ def group_hessian_eigenvalues(
 
 
 def extreme_eigenvalues(hessian, start=None, **options):
-    """Return the Eigenpairs of a Hessian, from a random start or near the vectors of ``start``."""
+    """Return eigenpairs of a Hessian, from a random start or near the vectors of ``start``.
+
+    Parameters
+    ----------
+    hessian : Hessian
+        The map.
+    start : array of shape (k, n_weights), optional
+        Eigenvectors of a similar one.
+    **options
+        Of :func:`lanczos`: how many, tolerances, and the most products.
+
+    Returns
+    -------
+    Eigenpairs
+        Values, vectors, whether they converged, and products taken.
+    """
     like = hessian.gradient
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(len(like), generator=generator, dtype=like.dtype).to(like.device)

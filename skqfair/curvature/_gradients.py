@@ -63,7 +63,20 @@ def group_gradient_norms(module, X, y, groups, *, criterion=None, batch_size=Non
 
 
 def mean_gradient(problem, rows):
-    """Return the gradient of the mean loss of some rows, flat."""
+    """Return the gradient of the mean loss of some rows.
+
+    Parameters
+    ----------
+    problem : Problem
+        Inside :func:`evaluating`.
+    rows : array of int
+        Which samples.
+
+    Returns
+    -------
+    Tensor of shape (n_weights,)
+        Flat.
+    """
     total = None
     for some in problem.batches(rows):
         parts = problem.gradient(some)

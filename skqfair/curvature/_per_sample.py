@@ -68,7 +68,20 @@ def per_sample_gradient_norms(module, X, y, *, criterion=None, batch_size=None):
 
 
 def sample_square_norms(problem, rows):
-    """Return squared norms of the gradients of some rows, float64 of shape (len(rows),)."""
+    """Return squared norms of the gradients of some rows.
+
+    Parameters
+    ----------
+    problem : Problem
+        Inside :func:`evaluating`.
+    rows : array of int
+        Which samples.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(rows),)
+        By the first way that works: closed forms, vmap, one by one.
+    """
     if closed_form_holds(problem):
         return _closed_form(problem, rows)
     with suppress(RuntimeError, NotImplementedError, ValueError):

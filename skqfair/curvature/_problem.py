@@ -210,6 +210,16 @@ def evaluating(module):
     """Let the module be differentiated twice in eval mode, and leave it as it was.
 
     Fused attention and recurrent kernels have no second derivative, so the plain ones run.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In any mode.
+
+    Yields
+    ------
+    None
+        Nothing.
     """
     modes = {m: m.training for m in module.modules()}
     grads = [(p, p.grad) for p in module.parameters()]

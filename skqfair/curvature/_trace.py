@@ -116,14 +116,42 @@ def group_hessian_trace(
 
 
 def group_trace(problem, rows, method, hessian=None):
-    """Return the trace for one group's rows."""
+    """Return the trace of the Hessian of the mean loss of some rows.
+
+    Parameters
+    ----------
+    problem : Problem
+        Inside :func:`evaluating`.
+    rows : array of int
+        Which samples.
+    method : str
+        "exact" or "stochastic".
+    hessian : Hessian, optional
+        Of these rows, if it is there already.
+
+    Returns
+    -------
+    float
+        Exact or estimated.
+    """
     if method == "exact":
         return _exact(problem, rows)
     return _xtrace(Hessian(problem, rows) if hessian is None else hessian)
 
 
 def trace_method(problem):
-    """Return "exact" if the trace needs no probes, else "stochastic"."""
+    """Return which trace holds for a network.
+
+    Parameters
+    ----------
+    problem : Problem
+        Inside :func:`evaluating`; it remembers the answer.
+
+    Returns
+    -------
+    str
+        "exact" if the trace needs no probes, else "stochastic".
+    """
     if not hasattr(problem, "trace_method"):
         exact = (
             _is_cross_entropy(problem.criterion) and closed_form_holds(problem) and _is_linear(problem)

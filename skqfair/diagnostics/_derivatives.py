@@ -49,7 +49,8 @@ def measure(problems, n_eigenvalues):
     Returns
     -------
     dict
-        Version name to (measures of shape (5,), largest eigenvalues of shape (k,), error or None).
+        Version name to (measures of shape (5,), largest eigenvalues of shape (k,), error or None,
+        whether the eigenvalues converged).
     """
     found, start = {}, None
     for name, problem in problems.items():
@@ -68,18 +69,19 @@ def _measure(problem, n_eigenvalues, start):
     variance = (squares.sum() - n * norm**2) / max(n - 1, 1)
     debiased = np.sqrt(max(0.0, norm**2 - variance / n))
     k = min(n_eigenvalues, problem.n_weights)
-    error, vectors = None, None
+    error, vectors, converged = None, None, True
     largest, smallest, trace = np.full(n_eigenvalues, np.nan), np.nan, np.nan
     try:
         tolerances = _LOOSE if problem.n_weights > _SMALL else {}
         options = {"largest": k, "smallest": 1, "max_iter": MAX_ITER, **tolerances}
         pairs = extreme_eigenvalues(hessian, start, **options)
         largest[:k], smallest, vectors = pairs.values[:k], pairs.values[-1], pairs.vectors
+        converged = pairs.converged
     except DoubleBackwardError as missing:
         error = str(missing)
     if problem.trace_method == "exact" or error is None:
         trace = group_trace(problem, rows, problem.trace_method, hessian)
-    return np.array([norm, debiased, largest[0], smallest, trace]), largest, error, vectors
+    return np.array([norm, debiased, largest[0], smallest, trace]), largest, error, converged, vectors
 
 
 def expand(problem, changes):

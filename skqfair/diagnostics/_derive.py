@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
-from skqfair.curvature import evaluating, trace_method
+from skqfair.curvature import MAX_ITER, evaluating, trace_method
 from skqfair.diagnostics._derivatives import expand, measure
 from skqfair.diagnostics._layers import weight_changes
 from skqfair.exceptions import NoCurvatureWarning, SmallGroupWarning
@@ -68,19 +69,23 @@ def derive(
             tasks.append(delayed(expand)(problems[origin].subset(rows), changes))
             keys.append((g, names))
 
-    zeros = dict.fromkeys(problems["float"].names, 0.0)
+    # nothing was rounded in the float net; what made the latent weights is not rounding
+    nothing = {name: dict.fromkeys(problem.names, np.nan) for name, problem in problems.items()}
+    nothing["float"] = dict.fromkeys(problems["float"].names, 0.0)
     measured = {name: [[] for _ in drawn] for name in problems}
     eigenvalues = {name: [[] for _ in drawn] for name in problems}
-    expansions = {name: [(zeros, zeros)] * len(drawn) for name in problems}
-    errors = set()
+    expansions = {name: [(nothing[name], nothing[name])] * len(drawn) for name in problems}
+    errors, unconverged = set(), set()
     run = Parallel(n_jobs=n_jobs, return_as="generator")
     results = tqdm(run(tasks), total=len(tasks), desc="diagnostics", disable=not verbose)
     for (g, names), result in zip(keys, results, strict=True):
         if names is None:
-            for name, (values, largest, error) in result.items():
+            for name, (values, largest, error, converged) in result.items():
                 measured[name][g].append(values)
                 eigenvalues[name][g].append(largest)
                 errors.add(error)
+                if not converged:
+                    unconverged.add(f"{groups.index[g]!r} at {name}")
         else:
             *terms, error = result
             errors.add(error)
@@ -88,6 +93,13 @@ def derive(
                 expansions[name][g] = tuple(own)
     for error in errors - {None}:
         warnings.warn(f"{error} The columns of curvature are NaN.", NoCurvatureWarning, stacklevel=4)
+    if unconverged:
+        warnings.warn(
+            f"{MAX_ITER} products were not enough for the eigenvalues of {sorted(unconverged)}; they "
+            "are bounds: the largest is larger, the smallest smaller.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
     return Derivatives(n_matched, _stacked(measured), _stacked(eigenvalues), expansions)
 
 

@@ -27,8 +27,18 @@ def forward_columns(logits, y, groups, float_logits):
         "flip_rate": predicted != float_logits.argmax(1),
     }
     columns = {name: by_group(values, groups) for name, values in per_sample.items()}
-    excess = columns["loss"] - by_group(sample_losses(float_logits, y), groups)
-    return {"count": groups.counts, **columns, "excess_loss": excess}
+    excess = sample_losses(logits, y) - sample_losses(float_logits, y)
+    mean, half = by_group(excess, groups), _paired_half_width(excess, groups)
+    bounds = {"excess_loss_low": mean - half, "excess_loss_high": mean + half}
+    return {"count": groups.counts, **columns, "excess_loss": mean, **bounds}
+
+
+def _paired_half_width(differences, groups):
+    """Return half the widths of t-intervals of the groups' mean differences that hold together."""
+    n = groups.counts
+    variance = by_group(np.square(differences - by_group(differences, groups)[groups.codes]), groups)
+    quantile = student.ppf(1 - (1 - CONFIDENCE) / (2 * len(n)), n - 1)
+    return quantile * np.sqrt(variance / (n - 1))
 
 
 def by_group(values, groups):
@@ -69,21 +79,22 @@ def group_report(columns, measured, names, n_matched):
             table[f"{measure}_high"] = table[measure] + half
         parts[version] = table
     report = pd.concat(parts.values(), keys=pd.Index(list(parts), dtype=object), names=["bits", "group"])
-    bounds = [f"{measure}_{end}" for measure in MEASURES for end in ("low", "high")]
+    bounds = [f"{name}_{end}" for name in ("excess_loss", *MEASURES) for end in ("low", "high")]
     return report[[*_ORDER, *bounds]]
 
 
 def _half_width(values, share):
     """Return half the width of the interval in which other people's value is expected; NaN for one draw.
 
-    Draws of a ``share`` of a group, without replacement, have people in common, so that they vary less
-    than those of other people would, by the factor 1 - share in the variance.
+    Let v be the variance of the value over samples of other people. Draws of a share f of a group,
+    without replacement, have people in common and a variance of (1 - f) v around the group's own value,
+    which varies by f v; so the mean of k draws is off by (f + (1 - f) / k) v, and other people by v.
     """
     n = len(values)
     if n < 2:
         return np.nan
     quantile = student.ppf((1 + CONFIDENCE) / 2, n - 1)
-    return quantile * values.std(ddof=1) * np.sqrt((1 + 1 / n) / (1 - share))
+    return quantile * values.std(ddof=1) * np.sqrt((1 + share + (1 - share) / n) / (1 - share))
 
 
 def eigenvalue_table(eigenvalues, names):

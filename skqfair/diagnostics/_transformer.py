@@ -1,6 +1,7 @@
 """The diagnostics as a scikit-learn transformer."""
 
 import numbers
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,8 @@ from skqfair.diagnostics._reports import (
     forward_columns,
     group_report,
 )
-from skqfair.diagnostics._versions import Version, find_versions
-from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits
+from skqfair.diagnostics._versions import find_versions
+from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits, input_quantizers
 
 __all__ = ["QuantizationDiagnostics"]
 
@@ -68,8 +69,10 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
     group_report_ : DataFrame
         Index (bits, group), "float" among the bits. On all samples: ``count``, ``accuracy``, ``loss``
         (cross-entropy), ``logit_variance``, ``margin``, ``boundary_closeness``, ``confidence``,
-        ``flip_rate`` against the float net, ``excess_loss`` over the float net, and
-        ``excess_loss_weights``, the part of it from weights. On up to ``max_samples`` of each group:
+        ``flip_rate`` against the float net; ``excess_loss`` over the float net, with ``_low`` and
+        ``_high``, paired 95 % intervals that hold for all groups together; ``excess_loss_weights``, what
+        rounding the weights alone costs (in a :class:`~skqfair.FairQATClassifier`, over its latent
+        weights). On up to ``max_samples`` of each group:
         ``excess_loss_first_order`` and ``excess_loss_second_order``, what the expansion predicts for
         ``excess_loss_weights``. On ``n_matched`` samples of each group, means over the draws:
         ``gradient_norm``, ``gradient_norm_debiased``, ``hessian_max_eigenvalue``,
@@ -229,7 +232,7 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
         }
         for version in versions:
             columns[version.name]["excess_loss_weights"] = _from_weights(
-                version, modules, logits, X, y, groups
+                version, modules[version.name], logits, X, y, groups
             )
         derivatives = derive(
             versions,
@@ -352,11 +355,10 @@ def _positions(y, classes):
     return order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
 
 
-def _from_weights(version, modules, logits, X, y, groups):
+def _from_weights(version, module, logits, X, y, groups):
     """Return the excess loss of each group that quantized weights alone cause, shape (G,)."""
-    if version.origin is None:
-        return by_group(
-            sample_losses(logits[version.name], y) - sample_losses(logits["float"], y), groups
-        )
-    alone = Version(version.name, version.with_module(modules[version.name]), {}, None)
-    return by_group(sample_losses(alone.logits(X), y) - sample_losses(logits[version.origin], y), groups)
+    quantized = logits[version.name]
+    if input_quantizers(version.classifier.module_):
+        quantized = replace(version, classifier=version.with_module(module)).logits(X)
+    before = logits[version.origin or "float"]
+    return by_group(sample_losses(quantized, y) - sample_losses(before, y), groups)

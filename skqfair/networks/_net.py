@@ -3,6 +3,7 @@
 import inspect
 from math import prod
 
+import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 
@@ -93,7 +94,7 @@ class TensorNetClassifier(TensorTraining, NeuralNetClassifier):
         sizes = {
             "n_features": prod(shape),
             "in_channels": shape[0] if len(shape) else 1,
-            "n_classes": int(torch.as_tensor(y).max()) + 1,
+            "n_classes": int(np.max(y) if not isinstance(y, torch.Tensor) else y.max()) + 1,
         }
         wanted = inspect.signature(self.module).parameters
         self.sizes_ = {name: size for name, size in sizes.items() if name in wanted}

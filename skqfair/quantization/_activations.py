@@ -127,7 +127,18 @@ class _Observer:
 
 
 def input_quantizers(module):
-    """Return the quantizers of inputs in a converted module, by module name."""
+    """Return the quantizers of inputs in a converted module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From :func:`convert`.
+
+    Returns
+    -------
+    dict of str to ActivationQuantizer
+        By module name.
+    """
     return {
         name: hook
         for name, child in module.named_modules()
@@ -137,7 +148,13 @@ def input_quantizers(module):
 
 
 def drop_quantizers(module):
-    """Let the inputs in a converted module be float again, in place."""
+    """Let the inputs in a converted module be float again, in place.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From :func:`convert`.
+    """
     for child in module.modules():
         for key, hook in list(child._forward_pre_hooks.items()):
             if isinstance(hook, ActivationQuantizer):

@@ -26,6 +26,12 @@ def check_bits(bits, name="bits"):
     Returns
     -------
     int
+        The same.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
     """
     if isinstance(bits, bool) or not isinstance(bits, numbers.Integral):
         raise ValueError(

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diagnostics_reference import derivative_columns, expansion, forward_columns
+from diagnostics_reference import derivative_columns, expansion, forward_columns, probabilities
+from scipy.stats import ttest_1samp
 from sklearn.frozen import FrozenEstimator
 
 from skqfair import FairQATClassifier, QuantizationDiagnostics, QuantizedClassifier
@@ -70,6 +71,15 @@ def test_columns_of_all_samples(trained, fitted, bits):
     for name, values in expected.items():
         np.testing.assert_allclose(report[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(report["excess_loss_weights"], report["excess_loss"], atol=1e-12)
+    losses = [
+        -np.log(probabilities(z)[np.arange(len(y)), y]) for z in (logits, logits_of(net.module_, X))
+    ]
+    for group in "abc":  # paired t-intervals, Bonferroni over three groups
+        paired = (losses[0] - losses[1])[groups == group]
+        if bits != "float":
+            interval = ttest_1samp(paired, 0).confidence_interval(1 - 0.05 / 3)
+            ends = report.loc[group, ["excess_loss_low", "excess_loss_high"]].astype(float)
+            np.testing.assert_allclose(ends, interval, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("bits", ["float", *BITS])
@@ -215,6 +225,7 @@ def test_fine_tuned_networks_are_expanded_from_their_latent_weights(data):
     diagnostics = QuantizationDiagnostics(FrozenEstimator(classifier), random_state=0)
     report = diagnostics.fit(X, y, sensitive_features=groups).group_report_
     assert report.index.unique("bits").to_list() == ["float", "latent", 3]
+    assert report.loc["latent", ["excess_loss_first_order"]].isna().all(axis=None)
     rows, codes = groups == "a", np.searchsorted(classifier.classes_, y)
     latent, deployed = classifier.latent_module_, classifier.module_
     _, second = expansion(

@@ -11,7 +11,7 @@ import torch
 from module_zoo import build
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -30,7 +30,7 @@ SMALL = {"module__hidden_sizes": (6,), "max_epochs": 2, "lr": 0.02}
 
 @parametrize_with_checks(
     [
-        QuantizationDiagnostics(make_classifier(**SMALL), weight_bits=(4,)),
+        QuantizationDiagnostics(weight_bits=(4,)),  # a net's repr would differ between processes
         QuantizationDiagnostics(weight_bits=2, activation_bits=4, match_group_sizes=False),
     ]
 )
@@ -267,6 +267,13 @@ def test_a_network_without_second_derivative(coded):
     assert report[curvature].isna().all(axis=None)
     rest = ["loss", "gradient_norm", "gradient_norm_debiased", "excess_loss_first_order"]
     assert report[rest].notna().all(axis=None)
+
+
+def test_eigenvalues_that_did_not_converge_are_named(frozen, coded, monkeypatch):
+    X, y, groups = coded
+    monkeypatch.setattr("skqfair.diagnostics._derivatives.MAX_ITER", 3)
+    with pytest.warns(ConvergenceWarning, match=r"'a' at 2.*bounds"):
+        QuantizationDiagnostics(frozen, weight_bits=2).fit(X, y, sensitive_features=groups)
 
 
 def test_bad_input(frozen, net, coded):
