@@ -1,12 +1,15 @@
-"""What the diagnostics of the forward pass cost beside the forward passes themselves."""
+"""What the forward diagnostics cost beside the forward passes, and what the size of a group does."""
 
 import numpy as np
 import torch
 from harness import Row, interleaved
 from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import StandardScaler
 
 from skqfair import QuantizedClassifier
 from skqfair._validation import encode_groups
+from skqfair.datasets import load_adult
+from skqfair.diagnostics import group_gradient_norms, group_hessian_eigenvalues
 from skqfair.diagnostics._forward import forward_pass
 from skqfair.diagnostics._layers import layer_modules
 from skqfair.diagnostics._reports import forward_columns
@@ -33,7 +36,34 @@ def plain(modules, X, size):
         return [[module(batch) for batch in X.split(size)] for module in modules]
 
 
+def size_effect():
+    """Yield rows: gradient norm and largest eigenvalue of samples of one group, over those of 4,000."""
+    adult = load_adult()
+    X = StandardScaler().fit_transform(adult.data.select_dtypes("number")).astype(np.float32)
+    y = (adult.target == ">50K").to_numpy().astype(np.int64)
+    torch.manual_seed(0)
+    net = make_classifier(module__hidden_sizes=(64, 32), max_epochs=8).fit(X[8000:], y[8000:])
+    white = np.flatnonzero(adult.sensitive_features["race"][:8000] == "White")[:4000]
+    rng, measures = np.random.default_rng(0), (group_gradient_norms, group_hessian_eigenvalues)
+
+    def of(rows):
+        some = X[rows], y[rows], np.zeros(len(rows))
+        return np.array([float(np.ravel(f(net.module_, *some))[0]) for f in measures])
+
+    whole = of(white)
+    for n in (64, 256, 1024):
+        draws = [of(rng.choice(white, n, replace=False)) / whole for _ in range(40)]
+        norm, top = np.mean(draws, axis=0)
+        yield Row(f"{n} of 4,000: gradient norm x {norm:.1f}", f"eigenvalue {top - 1:+.1%}", "")
+
+
 def tables():
+    """Yield titles and rows."""
+    yield "One group of Adult, subsampled: means of 40 draws", list(size_effect())
+    yield from costs()
+
+
+def costs():
     """Yield a title and rows."""
     rng, rows = np.random.default_rng(0), []
     nets = {
