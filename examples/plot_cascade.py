@@ -93,8 +93,8 @@ display.figure_.savefig("cascade.png", dpi=120)
 # Which groups pay?
 # -----------------
 # ``excess_loss`` is the loss at these bits less that of the float network. To call it a cost of the
-# group it needs an interval: ``excess_loss_low`` and ``_high`` are of the mean of the differences, person
-# by person, and hold for all groups together. ``change_report`` does the same for the accuracy.
+# group it needs an interval: ``excess_loss_low`` and ``_high`` are of the mean of the differences,
+# person by person, and hold for all groups together. ``change_report`` does the same for the accuracy.
 
 
 def held_out(**bits):
