@@ -123,7 +123,10 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
         image = _orthogonal(image, basis[: p + m])
         beta = float(torch.linalg.vector_norm(image))
         if not np.isfinite(diagonal[-1] + beta):
-            raise FloatingPointError("a product with the Hessian is not finite.")
+            raise ValueError(
+                "a product with the Hessian is not finite: gradients overflow where the loss does "
+                "not; scale the features of X, or use a float64 module."
+            )
         values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off))
         scale = max(scale, np.abs(values).max())
         ends = _ends(m, *counts)
