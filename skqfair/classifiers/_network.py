@@ -203,20 +203,25 @@ class Network:
         row's prediction would depend on the rows beside it. ``padded=False`` is for statistics, in which
         the padding would count.
         """
+        parts = list(self.each_batch(X, module, padded=padded))
+        for part in parts:
+            if not isinstance(part, torch.Tensor):
+                return part  # for check_outputs to refuse
+        return torch.cat(parts)
+
+    def each_batch(self, X, module=None, *, padded=True):
+        """Yield what :meth:`outputs` returns, batch by batch."""
         module = self.module if module is None else module
         run = self._run_directly if self.is_plain else self._run_by_skorch
         size = self.batch_size(len(X))
         rest = len(X) % size if X.ndim == 2 and padded else 0
         full = len(X) - rest
-        parts = run(X[:full], module, size) if full else []
-        last = []
+        if full:
+            yield from run(X[:full], module, size)
         if rest:
-            rows = np.concatenate([X[full:], np.repeat(X[-1:], size - rest, axis=0)])
-            last = run(rows, module, size)
-        for part in (*parts, *last):
-            if not isinstance(part, torch.Tensor):
-                return part  # for check_outputs to refuse
-        return torch.cat([*parts, torch.cat(last)[:rest]] if rest else parts)
+            last = list(run(np.concatenate([X[full:], np.repeat(X[-1:], size - rest, 0)]), module, size))
+            are_tensors = all(isinstance(part, torch.Tensor) for part in last)
+            yield torch.cat(last)[:rest] if are_tensors else last[0]
 
     def batch_size(self, n_samples):
         """Return the net's batch size for prediction; all samples for skorch's -1."""
@@ -247,9 +252,10 @@ class Network:
         modes = {m: m.training for m in module.modules()}
         module.eval()
         try:
-            with torch.no_grad():
-                # a copy of each batch, for modules that work in place
-                return [_to_cpu(module(batch.to(device, copy=True))) for batch in tensor.split(size)]
+            for batch in tensor.split(size):
+                with torch.no_grad():  # a copy of each batch, for modules that work in place
+                    output = _to_cpu(module(batch.to(device, copy=True)))
+                yield output
         finally:
             for m, training in modes.items():
                 m.training = training

@@ -9,8 +9,6 @@ from skqfair.quantization import input_quantizers
 
 __all__ = ["forward_pass", "logit_features", "sample_losses"]
 
-_BATCHES = 8
-
 
 def logit_features(logits):
     """Return what each sample's logits say.
@@ -70,35 +68,33 @@ def forward_pass(versions, X, groups, *, layers):
         range of their quantizer.
     """
     size = versions[0].network.batch_size(len(X))
-    # rows of features: more batches at a time, since they take less memory than time to set up
-    at_once = size * (_BATCHES if X.ndim == 2 and versions[0].network.is_plain else 1)
     logits = {version.name: [] for version in versions}
-    with _Recorders(versions, layers, size) as recorders:
-        for start in range(0, len(X), at_once):
-            some = X[start : start + at_once]
-            codes = groups.codes[start : start + at_once]
-            for version in versions:
-                recorders[version.name].begin(len(some))
-                logits[version.name].append(version.logits(some))
+    streams = {version.name: version.each_logits(X, size) for version in versions}
+    with _Recorders(versions, layers) as recorders:
+        for start in range(0, len(X), size):
+            n = min(size, len(X) - start)
+            for name, stream in streams.items():
+                recorders[name].begin(n)
+                logits[name].append(next(stream))
             for version in versions:
                 if version.origin is not None:
-                    recorders[version.name].compare(recorders[version.origin], codes, groups.counts)
+                    recorders[version.name].compare(recorders[version.origin])
     logits = {name: np.concatenate(parts) for name, parts in logits.items()}
     sqnr, clipping = {}, {}
     for version in versions:
         if version.origin is not None:
             for layer, module in layers.items():
                 key = version.name, layer
-                sqnr[key], clipping[key] = recorders[version.name].results(module, len(groups.index))
+                sqnr[key], clipping[key] = recorders[version.name].results(module, groups)
     return logits, sqnr, clipping
 
 
 class _Recorders(dict):
     """A recorder for each version, attached inside a with block."""
 
-    def __init__(self, versions, layers, size):
+    def __init__(self, versions, layers):
         wanted = set(layers.values())
-        super().__init__({v.name: _Recorder(v.classifier.module_, wanted, size) for v in versions})
+        super().__init__({v.name: _Recorder(v.classifier.module_, wanted) for v in versions})
 
     def __enter__(self):
         for recorder in self.values():
@@ -111,17 +107,15 @@ class _Recorders(dict):
 
 
 class _Recorder:
-    """Keeps the outputs of the layers of some batches, and adds up by group what is made of them."""
+    """Keeps the outputs of the layers of one batch, and what each sample makes of them."""
 
-    def __init__(self, module, wanted, size):
-        self.module, self.size = module, size
+    def __init__(self, module, wanted):
         self.modules = {name: child for name, child in module.named_modules() if name in wanted}
         self.quantizers = input_quantizers(module)
         self.energy, self.clipped, self.handles = {}, {}, []
         self.begin(0)
 
     def attach(self):
-        self.handles.append(self.module.register_forward_pre_hook(self._next_batch, prepend=True))
         for name, child in self.modules.items():
             self.handles.append(child.register_forward_hook(self._keep(name)))
             if name in self.quantizers:
@@ -136,27 +130,14 @@ class _Recorder:
         self.begin(0)
 
     def begin(self, n_samples):
-        """Forget what was kept, before a pass over so many samples."""
-        self.n, self.batch, self.outputs, self.beyond = n_samples, -1, {}, {}
-
-    def _next_batch(self, module, args):
-        self.batch += 1
-
-    def _rows(self, values, module):
-        """Return the values of the samples of this batch, one row each; None if that is unclear."""
-        n = min(self.size, self.n - self.batch * self.size)
-        if not isinstance(values, torch.Tensor) or not values.is_floating_point() or not values.ndim:
-            return None
-        values = values.detach()
-        if isinstance(module, nn.RNNBase) and not module.batch_first and values.ndim == 3:
-            values = values.transpose(0, 1)
-        return values[:n].flatten(1) if len(values) >= n > 0 else None  # the rest is padding
+        """Forget what was kept, before a batch of so many samples."""
+        self.n, self.outputs, self.beyond = n_samples, {}, {}
 
     def _keep(self, name):
         def hook(module, args, output):
-            rows = self._rows(output[0] if isinstance(output, tuple) else output, module)
+            rows = _rows(output[0] if isinstance(output, tuple) else output, module, self.n)
             if rows is not None:
-                self.outputs.setdefault((name, self.batch), []).append(rows)
+                self.outputs.setdefault(name, []).append(rows)
 
         return hook
 
@@ -164,41 +145,53 @@ class _Recorder:
         quantizer = self.quantizers[name]
 
         def hook(module, args, kwargs):
-            rows = self._rows(args[0] if args else kwargs.get("input"), module)
+            rows = _rows(args[0] if args else kwargs.get("input"), module, self.n)
             if rows is not None:
                 ratio = rows / quantizer.scale.to(rows)
                 # negatives are out of an unsigned range however small they are
                 low = quantizer.low - 0.5 if quantizer.low else 0.0
                 beyond = ((ratio > quantizer.high + 0.5) | (ratio < low)).sum(1)
                 found = torch.stack([beyond, torch.full_like(beyond, ratio.shape[1])])
-                self.beyond.setdefault((name, self.batch), []).append(found)
+                self.beyond.setdefault(name, []).append(found)
 
         return hook
 
-    def compare(self, origin, codes, counts):
-        """Add the signal and noise of the pass, and what was clipped, to the sums of the groups."""
-        energy = {}
-        for key, calls in self.outputs.items():
-            clean = origin.outputs.get(key, ())
+    def compare(self, origin):
+        """Take in the signal and noise of the batch, and what was clipped; calls of a layer add up."""
+        for name, calls in self.outputs.items():
+            clean = origin.outputs.get(name, ())
             if [a.shape for a in clean] == [b.shape for b in calls]:
                 a, b = (rows[0] if len(rows) == 1 else torch.cat(rows, 1) for rows in (clean, calls))
-                energy[key] = torch.stack([_energy(a), _energy(a - b)])
-        clipped = {key: sum(calls) for key, calls in self.beyond.items()}
-        for sums, found in ((self.energy, energy), (self.clipped, clipped)):
-            for name in {name for name, _ in found}:
-                batches = [found[key] for key in sorted(k for k in found if k[0] == name)]
-                values = torch.cat(batches, 1).double().cpu().numpy()
-                if values.shape[1] == len(codes):
-                    sums.setdefault(name, np.zeros((2, len(counts))))
-                    for row, each in zip(sums[name], values, strict=True):
-                        row += np.bincount(codes, weights=each, minlength=len(counts))
+                both = torch.stack([_energy(a), _energy(a - b)])
+                self.energy.setdefault(name, []).append(both)
+        for name, calls in self.beyond.items():
+            self.clipped.setdefault(name, []).append(sum(calls))
 
-    def results(self, name, n_groups):
-        nan = np.full((2, n_groups), np.nan)
-        signal, noise = self.energy.get(name, nan)
-        clipped, total = self.clipped.get(name, nan)
+    def results(self, name, groups):
+        """Return the ratio of signal to noise in dB, and the share of clipped inputs, of each group."""
+        signal, noise = _sums(self.energy.get(name, ()), groups)
+        clipped, total = _sums(self.clipped.get(name, ()), groups)
         with np.errstate(divide="ignore", invalid="ignore"):
             return 10 * np.log10(signal / noise), clipped / total
+
+
+def _sums(batches, groups):
+    """Add up two rows of values of the samples by group; NaN if they are not of all samples."""
+    n_groups = len(groups.index)
+    values = torch.cat(batches, 1).double().cpu().numpy() if batches else np.empty((2, 0))
+    if values.shape[1] != len(groups.codes):
+        return np.full((2, n_groups), np.nan)
+    return [np.bincount(groups.codes, weights=row, minlength=n_groups) for row in values]
+
+
+def _rows(values, module, n_samples):
+    """Return the values of the first samples, one row each; None if that is unclear."""
+    if not isinstance(values, torch.Tensor) or not values.is_floating_point() or not values.ndim:
+        return None
+    values = values.detach()
+    if isinstance(module, nn.RNNBase) and not module.batch_first and values.ndim == 3:
+        values = values.transpose(0, 1)
+    return values[:n_samples].flatten(1) if len(values) >= n_samples else None  # the rest is padding
 
 
 def _energy(rows):

@@ -48,6 +48,16 @@ class Version:
         """Return the logits of samples in the dtype of the module, as the classifier predicts them."""
         return self.classifier._logits(self.network, X)
 
+    def each_logits(self, X, size):
+        """Yield the same, ``size`` samples at a time."""
+        network, classifier = self.network, self.classifier
+        if network.is_plain and not network.has_own_probabilities and network.returns_logits:
+            for outputs in network.each_batch(X, classifier.module_):
+                yield outputs.double().numpy()
+        else:
+            for start in range(0, len(X), size):
+                yield self.logits(X[start : start + size])
+
     def input(self, X):
         """Return samples in the dtype of the module."""
         return cast(X, self.classifier._input_dtype)
