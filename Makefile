@@ -4,6 +4,8 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
             $(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 BIN := $(VENV)/bin
+# one thread each: the tests compare bits, and threads that share cores only wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -36,13 +38,13 @@ demo: $(VENV)/.demo  ## Search over bit widths on the Adult data: table and pict
 	$(BIN)/python examples/plot_bit_width_grid.py
 
 test: lint docs  ## Lint, tests, doctests, documentation
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.all  ## Tests and doctests only
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/.all  ## The tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.all  ## Style, docstring and import rules
 	$(BIN)/ruff check .
