@@ -17,7 +17,7 @@ from skqfair.classifiers._network import Network
 from skqfair.classifiers._seeding import draw_seed, seeded
 from skqfair.quantization import float_size, observe_activations, quantized_size
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "cast", "observe"]
+__all__ = ["NetworkClassifier", "TrainedNetwork", "cast", "observe", "positions"]
 
 
 @dataclass
@@ -285,6 +285,12 @@ def cast(X, dtype):
     return cast
 
 
+def positions(y, classes):
+    """Return labels as positions in the classes, all of which are known."""
+    order = np.argsort(classes)  # a net made with classes=[...] may have them in any order
+    return order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
+
+
 def _encode_labels(y, network):
     """Return the classes and y as positions in them."""
     if network.frozen:
@@ -295,8 +301,7 @@ def _encode_labels(y, network):
                 f"y has labels that the frozen net was not trained on: {unknown[:5].tolist()}; its "
                 f"classes_ are {classes.tolist()}. Pass y in that coding."
             )
-        order = np.argsort(classes)  # a net made with classes=[...] may have them in any order
-        return classes, order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
+        return classes, positions(y, classes)
     encoder = LabelEncoder().fit(y)
     if len(encoder.classes_) < 2:
         raise ValueError(

@@ -16,19 +16,18 @@ def layer_modules(module):
     return {name: name.rpartition(".")[0] for name in quantizable_weights(module)}
 
 
-def layer_report(versions):
-    """Return the table of layers: index (bits, layer).
+def layer_report(versions, modules):
+    """Return the table of layers: index (bits, layer); ``modules`` has each version's with its weights.
 
     Columns ``n_weights``; ``sparsity``, the share of codes that are 0; ``sqnr_db``, ten times the
     logarithm of the energy of the weights over that of their errors; ``saturation``, the share of
     weights beyond the largest code.
     """
     rows, index = [], []
-    by_name = {version.name: version for version in versions}
     for version in versions:
         if version.origin is None:
             continue
-        original = dict(by_name[version.origin].differentiable().named_parameters())
+        original = dict(modules[version.origin].named_parameters())
         for name, weight in version.weights.items():
             index.append((version.name, name))
             rows.append(_row(original[name].detach(), weight))

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from skqfair.diagnostics._derivatives import MEASURES
-from skqfair.diagnostics._forward import logit_features, sample_losses
+from skqfair.diagnostics._forward import logit_features
 
 __all__ = ["attribution", "by_group", "eigenvalue_table", "forward_columns", "group_report"]
 
@@ -17,20 +17,24 @@ _ORDER = [
 ]
 
 
-def forward_columns(logits, y, groups, float_logits):
-    """Return the columns of one version that need no gradient, by name, each of shape (G,)."""
-    predicted = logits.argmax(1)
-    per_sample = {
-        "accuracy": predicted == y,
-        "loss": sample_losses(logits, y),
-        **logit_features(logits),
-        "flip_rate": predicted != float_logits.argmax(1),
-    }
-    columns = {name: by_group(values, groups) for name, values in per_sample.items()}
-    excess = sample_losses(logits, y) - sample_losses(float_logits, y)
-    mean, half = by_group(excess, groups), _paired_half_width(excess, groups)
-    bounds = {"excess_loss_low": mean - half, "excess_loss_high": mean + half}
-    return {"count": groups.counts, **columns, "excess_loss": mean, **bounds}
+def forward_columns(logits, losses, y, groups):
+    """Return the columns that need no gradient: version name to columns, each of shape (G,)."""
+    float_predicted, columns = logits["float"].argmax(1), {}
+    for version, values in logits.items():
+        predicted, excess = values.argmax(1), losses[version] - losses["float"]
+        per_sample = {
+            "accuracy": predicted == y,
+            "loss": losses[version],
+            **logit_features(values),
+            "flip_rate": predicted != float_predicted,
+            "excess_loss": excess,
+        }
+        own = {name: by_group(each, groups) for name, each in per_sample.items()}
+        half = _paired_half_width(excess, groups)
+        own["excess_loss_low"] = own["excess_loss"] - half
+        own["excess_loss_high"] = own["excess_loss"] + half
+        columns[version] = {"count": groups.counts, **own}
+    return columns
 
 
 def _paired_half_width(differences, groups):

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skqfair._validation import Groups, check_aligned, encode_groups
+from skqfair.classifiers._base import positions
 from skqfair.classifiers._seeding import draw_seed
 from skqfair.curvature import Problem
 from skqfair.diagnostics._derive import derive
@@ -209,8 +210,7 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
             raise ValueError("weight_bits must have at least one width, 2..16; it is empty.")
         check_aligned(X, y, "y", "X")
         check_aligned(X, sensitive_features, "sensitive_features", "X")
-        names = {"dtype": "numeric", "allow_nd": True}
-        X, y = validate_data(self, X, y, **names)
+        X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
         groups = _encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
         versions, self.classes_ = find_versions(self, X, y, sensitive_features)
@@ -227,12 +227,11 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
             version.name: Problem(modules[version.name], X, y, groups, forward=version.forward)
             for version in versions
         }
-        columns = {
-            name: forward_columns(values, y, groups, logits["float"]) for name, values in logits.items()
-        }
+        losses = {name: sample_losses(values, y) for name, values in logits.items()}
+        columns = forward_columns(logits, losses, y, groups)
         for version in versions:
             columns[version.name]["excess_loss_weights"] = _from_weights(
-                version, modules[version.name], logits, X, y, groups
+                version, modules[version.name], losses, X, y, groups
             )
         derivatives = derive(
             versions,
@@ -256,7 +255,7 @@ class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
             name: problem.trace_method for name, problem in problems.items()
         }
         self.hessian_eigenvalues_ = eigenvalue_table(derivatives.eigenvalues, groups.index)
-        self.layer_report_ = layer_report(versions)
+        self.layer_report_ = layer_report(versions, modules)
         self.attribution_ = attribution(derivatives.expansions, sqnr, clipping, groups.index)
 
     def transform(self, X):
@@ -351,14 +350,13 @@ def _positions(y, classes):
             f"y has labels that the estimator was not trained on: {unknown[:5].tolist()}; its classes "
             f"are {classes.tolist()}. Drop these samples."
         )
-    order = np.argsort(classes)
-    return order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
+    return positions(y, classes)
 
 
-def _from_weights(version, module, logits, X, y, groups):
+def _from_weights(version, module, losses, X, y, groups):
     """Return the excess loss of each group that quantized weights alone cause, shape (G,)."""
-    quantized = logits[version.name]
+    quantized = losses[version.name]
     if input_quantizers(version.classifier.module_):
-        quantized = replace(version, classifier=version.with_module(module)).logits(X)
-    before = logits[version.origin or "float"]
-    return by_group(sample_losses(quantized, y) - sample_losses(before, y), groups)
+        alone = replace(version, classifier=version.with_module(module))
+        quantized = sample_losses(alone.logits(X), y)
+    return by_group(quantized - losses[version.origin or "float"], groups)

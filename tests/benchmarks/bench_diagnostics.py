@@ -10,7 +10,7 @@ from skqfair import QuantizedClassifier
 from skqfair._validation import encode_groups
 from skqfair.datasets import load_adult
 from skqfair.diagnostics import group_gradient_norms, group_hessian_eigenvalues
-from skqfair.diagnostics._forward import forward_pass
+from skqfair.diagnostics._forward import forward_pass, sample_losses
 from skqfair.diagnostics._layers import layer_modules
 from skqfair.diagnostics._reports import forward_columns
 from skqfair.diagnostics._versions import Version
@@ -28,7 +28,8 @@ def versions_of(net, X, y):
 
 def diagnose(versions, X, y, groups, layers):
     logits, *_ = forward_pass(versions, X, groups, layers=layers)
-    return [forward_columns(values, y, groups, logits["float"]) for values in logits.values()]
+    losses = {name: sample_losses(values, y) for name, values in logits.items()}
+    return forward_columns(logits, losses, y, groups)
 
 
 def plain(modules, X, size):
