@@ -1,6 +1,7 @@
 """Classifiers: a skorch network, trained, then compressed."""
 
 from skqfair.classifiers._fair_qat import FairQATClassifier
+from skqfair.classifiers._pruned import PrunedClassifier
 from skqfair.classifiers._quantized import QuantizedClassifier
 
-__all__ = ["FairQATClassifier", "QuantizedClassifier"]
+__all__ = ["FairQATClassifier", "PrunedClassifier", "QuantizedClassifier"]

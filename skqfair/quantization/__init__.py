@@ -16,9 +16,11 @@ from skqfair.quantization._batchnorm import has_batchnorm, reestimate_batchnorm
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
+from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
 from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, quantize
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
+from skqfair.quantization._sparse import SparseTensor, sparse_size
 from skqfair.quantization._targets import plain_copy, quantizable_weights
 
 __all__ = [
@@ -26,13 +28,17 @@ __all__ = [
     "CHOICES",
     "FLOAT_BITS",
     "GRANULARITIES",
+    "SCOPES",
     "ActivationQuantizer",
     "ActivationStatistics",
     "FakeQuantization",
+    "PrunedModule",
     "QuantizationScheme",
     "QuantizedModule",
     "QuantizedTensor",
+    "SparseTensor",
     "allocate_bits",
+    "amount_for_size",
     "check_bits",
     "check_budget",
     "convert",
@@ -43,9 +49,11 @@ __all__ = [
     "observe_activations",
     "pack",
     "plain_copy",
+    "prune",
     "quantizable_weights",
     "quantize",
     "quantized_size",
     "reestimate_batchnorm",
+    "sparse_size",
     "unpack",
 ]
