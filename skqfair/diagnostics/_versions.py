@@ -13,7 +13,7 @@ from skorch import NeuralNetClassifier
 from skqfair.classifiers import QuantizedClassifier
 from skqfair.classifiers._base import NetworkClassifier, cast
 from skqfair.classifiers._network import Network
-from skqfair.quantization import drop_quantizers, plain_copy
+from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
 __all__ = ["Version", "find_versions"]
 
@@ -24,12 +24,12 @@ class Version:
 
     Attributes
     ----------
-    name : "float", "latent", "mixed" or int
+    name : "float", "latent", "mixed", "pruned" or int
         Its bits.
     classifier : NetworkClassifier
         Fitted; its ``module_`` predicts.
     weights : dict of str to QuantizedTensor
-        Quantized weights, by parameter name; none for a float network.
+        Quantized or pruned weights, by parameter name; none for a float network.
     origin : "float" or "latent", or None
         The version whose weights these were before they were quantized.
     """
@@ -174,7 +174,19 @@ def _of_classifier(classifier):
     weights = getattr(classifier, "quantized_weights_", {})
     if weights or getattr(classifier, "activation_bits", None) is not None:
         versions.append(Version(_bits(classifier), classifier, weights, origin))
+    if hasattr(classifier, "layer_amounts_"):
+        versions.append(Version("pruned", classifier, _pruned_weights(classifier), origin))
     return versions
+
+
+def _pruned_weights(classifier):
+    """Return the weights as they are, codes at the scale 1: sparsity and errors are counted alike."""
+    parameters = dict(classifier.module_.named_parameters())
+    weights = {name: parameters[name].detach() for name in classifier.layer_amounts_}
+    return {
+        name: QuantizedTensor(weight, weight.new_ones(()), FLOAT_BITS)
+        for name, weight in weights.items()
+    }
 
 
 def _bits(classifier):

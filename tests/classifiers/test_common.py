@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skqfair import FairQATClassifier, QuantizedClassifier
+from skqfair import FairQATClassifier, PrunedClassifier, QuantizedClassifier
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -18,6 +18,8 @@ EXPECTED_FAILURES = {
         QuantizedClassifier(weight_bits=4, activation_bits=8),
         FairQATClassifier(qat_epochs=3),
         FairQATClassifier(qat_epochs=1, scale="learned", activation_bits=8, layer_bits="first_last_8"),
+        PrunedClassifier(),
+        PrunedClassifier(scope="layer", finetune_epochs=2),
     ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )

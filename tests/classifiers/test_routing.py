@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skqfair import QuantizedClassifier, make_fairness_scorer
+from skqfair import PrunedClassifier, QuantizedClassifier, make_fairness_scorer
 
 seen = []
 
@@ -59,6 +59,21 @@ def test_routing_off_the_step_name_reaches_fit(problem, pipeline):
     search.fit(frame, y, clf__sensitive_features=groups)
     assert all(n == n_groups for n, n_groups, _ in seen)
     assert np.isfinite(search.cv_results_["mean_test_fvo"]).all()
+
+
+def test_pruned_networks_take_the_same_routes(problem):
+    X, y, groups = problem
+    clf = PrunedClassifier(small(max_epochs=1), random_state=0)
+    pipeline = Pipeline([("scale", StandardScaler()), ("clf", clf)])
+    with sklearn.config_context(enable_metadata_routing=True):
+        scoring = {"fvo": make_fairness_scorer()}
+        search = GridSearchCV(
+            pipeline, {"clf__amount": [0, 0.9]}, scoring=scoring, cv=3, refit="fvo", error_score="raise"
+        )
+        search.fit(X, y, sensitive_features=groups)
+    assert np.isfinite(search.cv_results_["mean_test_fvo"]).all()
+    with pytest.raises(ValueError, match="sensitive_features must have one entry for each sample"):
+        pipeline.fit(X, y, clf__sensitive_features=groups[:-1])
 
 
 def test_sample_weight_is_routed_on_request_only(problem, pipeline):
