@@ -15,9 +15,10 @@ from skqfair._validation import Groups, check_aligned, check_no_missing, check_w
 from skqfair.classifiers._cache import Cache
 from skqfair.classifiers._network import Network
 from skqfair.classifiers._seeding import draw_seed, seeded
+from skqfair.classifiers._state import SavedState
 from skqfair.quantization import float_size, observe_activations, quantized_size
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "cast", "observe", "positions"]
+__all__ = ["NetworkClassifier", "TrainedNetwork", "cast", "log_probabilities", "observe", "positions"]
 
 
 @dataclass
@@ -64,7 +65,7 @@ class TrainedNetwork:
         return self.cache.get(self.cache.key(self.key, *parts), compute)
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):
+class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
     """Base of the classifiers around a skorch network."""
 
     _parameter_constraints = {
@@ -254,9 +255,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""
         if network.has_own_probabilities:
-            return _log(network.view(self.module_).predict_proba(X))
+            return log_probabilities(network.view(self.module_).predict_proba(X))
         outputs = network.outputs(X, self.module_).double().numpy()
-        return outputs if network.returns_logits else _log(outputs)
+        return outputs if network.returns_logits else log_probabilities(outputs)
 
 
 def observe(network, module, sample):
@@ -266,7 +267,7 @@ def observe(network, module, sample):
     return statistics
 
 
-def _log(probabilities):
+def log_probabilities(probabilities):
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), np.finfo(np.float64).tiny))
 
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skqfair._validation import Groups, check_aligned, encode_groups
 from skqfair.classifiers._base import positions
 from skqfair.classifiers._seeding import draw_seed
+from skqfair.classifiers._state import SavedState
 from skqfair.curvature import Problem
 from skqfair.diagnostics._derive import derive
 from skqfair.diagnostics._forward import forward_pass, logit_features, sample_losses
@@ -29,7 +30,7 @@ from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits, input_
 __all__ = ["QuantizationDiagnostics"]
 
 
-class QuantizationDiagnostics(TransformerMixin, BaseEstimator):
+class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
     r"""Explain, by group and by layer, what quantization does to a network.
 
     Follows the steps by which coarser weights and activations become a gap between groups: sparsity,
