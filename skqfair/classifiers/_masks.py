@@ -23,27 +23,31 @@ class HeldMasks:
     def __init__(self, pruned):
         self.module, self.n_steps = pruned.module, 0
         parameters = dict(pruned.module.named_parameters())
-        self._held = [(parameters[name], mask) for name, mask in pruned.masks.items()]
+        self._masks = [(parameters[name], mask) for name, mask in pruned.masks.items()]
+        # ones and zeros: a product takes a fraction of the time of filling a mask
+        self._kept = [(parameter, (~mask).to(parameter.dtype)) for parameter, mask in self._masks]
 
     def rescale(self):
         """Do nothing: there are no scales."""
 
-    def hold(self):
-        """Set the pruned weights to zero."""
-        for parameter, mask in self._held:
-            parameter.detach().masked_fill_(mask, 0.0)
-
     @contextmanager
     def applied(self, *, training):
         """Run the block with the pruned weights at zero; with ``training`` their gradients are, too."""
-        self.hold()
+        for parameter, kept in self._kept:
+            parameter.data.mul_(kept)  # autograd need not know: nothing that it has kept changes
         yield
-        if training:
-            self.n_steps += 1
-            for parameter, mask in self._held:
-                if parameter.grad is None:
-                    continue
-                if parameter.grad.is_sparse:
-                    parameter.grad = parameter.grad * ~mask
-                else:
-                    parameter.grad.masked_fill_(mask, 0.0)
+        if not training:
+            return
+        self.n_steps += 1
+        for parameter, kept in self._kept:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse:
+                parameter.grad = parameter.grad * kept
+            else:
+                parameter.grad.mul_(kept)
+
+    def finish(self):
+        """Leave the module with the pruned weights at zero, a positive one."""
+        for parameter, mask in self._masks:
+            parameter.detach().masked_fill_(mask, 0.0)

@@ -205,7 +205,7 @@ class PrunedClassifier(NetworkClassifier):
             raise DivergedTrainingError(
                 f"fine-tuning of the pruned network diverged. {remedy}"
             ) from error
-        masks.hold()
+        masks.finish()
         for name, parameter in pruned.module.named_parameters():
             if not parameter.isfinite().all():
                 raise DivergedTrainingError(

@@ -111,7 +111,7 @@ class SparseTensor:
 def flat_values(tensor):
     """Return the numbers of a tensor or array in a flat array of float32."""
     if isinstance(tensor, torch.Tensor):
-        tensor = tensor.detach().cpu().numpy()
+        tensor = tensor.detach().cpu().float().numpy()
     return np.ascontiguousarray(tensor, dtype=_VALUE).reshape(-1)
 
 

@@ -1,6 +1,7 @@
 """Pruned networks against numpy, and the contract of all classifiers."""
 
 import copy
+import inspect
 import pickle
 
 import joblib
@@ -304,6 +305,14 @@ def test_copies(problem, copied):
     np.testing.assert_array_equal(other.predict_proba(X), clf.predict_proba(X))
     assert other.module_ is not clf.module_
     assert (other.threshold_, other.model_size_) == (clf.threshold_, clf.model_size_)
+
+
+def test_signature():
+    assert str(inspect.signature(PrunedClassifier)) == (
+        "(estimator=None, *, amount=0.5, scope='global', finetune_epochs=0, memory=None, "
+        "random_state=None)"
+    )
+    assert inspect.signature(PrunedClassifier.fit) == inspect.signature(QuantizedClassifier.fit)
 
 
 def test_reprs(problem):

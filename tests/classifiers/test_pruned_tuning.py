@@ -99,6 +99,7 @@ def test_zeros_stay_zeros_and_the_rest_learns(problem, case):
     for name, value in clf.module_.named_parameters():
         if name in pruned.masks:
             assert torch.equal(value == 0, pruned.masks[name])
+            assert not torch.signbit(value[pruned.masks[name]]).any()
         assert not torch.equal(value, before[name])
         assert value.grad is None
     assert clf.layer_amounts_ == {n: float(m.double().mean()) for n, m in pruned.masks.items()}
@@ -126,6 +127,25 @@ def test_every_step_runs_on_the_pruned_weights(problem):
     assert Noticing.zeros[-3 * n_steps :] == [clf.layer_amounts_["hidden0.weight"]] * 3 * n_steps
     assert clf.layer_amounts_["hidden0.weight"] > 0.5
     assert Noticing.zeros[: 2 * n_steps] == [0] * 2 * n_steps
+
+
+class Looking(NeuralNetClassifier):
+    """Evaluates a batch between the forward and the backward pass of its step."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False, **kwargs):
+        if training:
+            self.evaluation_step((X, y_true))
+        return super().get_loss(y_pred, y_true, X, training=training, **kwargs)
+
+
+def test_evaluating_within_a_step_changes_nothing(problem):
+    X, y, _ = problem
+    options = {"amount": 0.6, "finetune_epochs": 2, "random_state": 0}
+    looking, plain = (
+        PrunedClassifier(skorch_net(kind), **options).fit(X, y)
+        for kind in (Looking, NeuralNetClassifier)
+    )
+    np.testing.assert_array_equal(looking.predict_proba(X), plain.predict_proba(X))
 
 
 class SparseTokens(nn.Module):

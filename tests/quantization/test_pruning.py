@@ -212,8 +212,9 @@ def test_tensors_of_any_shape():
     np.testing.assert_array_equal(packed.unpack(), tensor.numpy())
     for shape in ((0, 3), ()):
         assert SparseTensor.from_dense(torch.zeros(shape)).unpack().shape == shape
-    double = torch.from_numpy(with_zeros(600, 0.9)).double()
-    assert SparseTensor.from_dense(double).unpack().dtype == np.float32
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        other = tensor.to(dtype)
+        np.testing.assert_array_equal(SparseTensor.from_dense(other).unpack(), other.float().numpy())
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8, 0.95, 0.99])
