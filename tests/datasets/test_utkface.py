@@ -1,6 +1,7 @@
 """Folders made here in the layout of UTKFace, with files that are wrong in every way."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,6 +55,38 @@ def test_targets_and_draws(folder):
     one, two = (load_utkface(folder, max_samples=3, random_state=0) for _ in range(2))
     assert len(one.filenames) + len(one.skipped) - 2 == 3
     np.testing.assert_array_equal(one.filenames, two.filenames)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """300 files, every 50th of them cut off."""
+    for i in range(300):
+        file = tmp_path / f"{i % 100}_{i % 2}_{i % 5}_{i:03}.jpg"
+        Image.new("RGB", (8, 8), (i % 256,) * 3).save(file, "JPEG", quality=100)
+        if i % 50 == 7:
+            file.write_bytes(file.read_bytes()[:100])
+    return tmp_path
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_images_stay_with_their_names_over_many_tasks(many, n_jobs):
+    faces = load_utkface(many, image_size=8, n_jobs=n_jobs)
+    numbers = np.array([int(name.split("_")[3][:3]) for name in faces.filenames])
+    assert len(faces.data) == len(numbers) == 294
+    np.testing.assert_allclose(faces.data[:, 0, 4, 4], numbers % 256, atol=2)
+    skipped = [int(name.split("_")[3][:3]) for name in faces.skipped["filename"]]
+    assert sorted(skipped) == [7, 57, 107, 157, 207, 257]
+
+
+def test_memory_is_little_more_than_the_images(many):
+    tracemalloc.start()
+    try:
+        faces = load_utkface(many, image_size=128)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert faces.data.nbytes == 294 * 3 * 128 * 128
+    assert peak < 1.5 * faces.data.nbytes  # twice, if parts were kept and put together in the end
 
 
 @pytest.mark.parametrize(
