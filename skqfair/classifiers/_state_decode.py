@@ -5,6 +5,7 @@ functions are those that the libraries are known for, and those that the format 
 constructor runs, nothing is imported, and bytes stay bytes.
 """
 
+import copyreg
 import json
 from collections import OrderedDict, defaultdict
 from enum import Enum
@@ -260,6 +261,8 @@ class _Decoder:
             attributes, slots = state if isinstance(state, tuple) else (state, None)
             vars(made).update(attributes or {})
             for name, value in (slots or {}).items():
+                if name not in copyreg._slotnames(cls):
+                    raise ValueError(f"{name!r} is no slot of {cls.__name__}.")
                 object.__setattr__(made, name, value)
         if isinstance(made, NeuralNet) and made.device is not None:
             usable = _usable(made.device)

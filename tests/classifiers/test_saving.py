@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import EarlyStopping, EpochScoring, LRScheduler, ProgressBar
+from skorch.exceptions import DeviceWarning
 from torch import nn
 
 import skqfair
@@ -164,6 +165,35 @@ def test_pipelines_searches_and_subclasses(problem):
     )
     loaded = saved(search.best_estimator_, Subclass)
     np.testing.assert_array_equal(loaded.predict_proba(X), search.predict_proba(X))
+
+
+def test_a_whole_search(problem):
+    """skops itself asks for scikit-learn's scorer and splitter."""
+    X, y, _ = problem
+    clf = QuantizedClassifier(small(), random_state=0)
+    search = GridSearchCV(clf, {"weight_bits": [2, 8]}, cv=2, error_score="raise").fit(X, y)
+    data = skops.io.dumps(search)
+    untrusted = skops.io.get_untrusted_types(data=data)
+    assert [name for name in untrusted if not name.startswith("sklearn.")] == [OWN[QuantizedClassifier]]
+    loaded = skops.io.loads(data, trusted=untrusted)
+    np.testing.assert_array_equal(loaded.predict_proba(X), search.predict_proba(X))
+    assert loaded.best_params_ == search.best_params_
+
+
+def test_from_a_gpu_to_where_there_is_none(problem, monkeypatch):
+    X, y, _ = problem
+    clf = QuantizedClassifier(small(), activation_bits=6, random_state=0).fit(X, y)
+    expected = clf.predict_proba(X)
+    clf.estimator_.device = "cuda"
+    state = clf.__getstate__()
+    state["table"] = state["table"].replace('"cpu"', '"cuda:0"')
+    assert state["table"].count('"cuda:0"') > 10
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loaded = QuantizedClassifier()
+    with pytest.warns(DeviceWarning, match="no CUDA devices"):
+        loaded.__setstate__(state)
+    assert loaded.estimator_.device == "cpu"
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
 
 
 def test_frozen_networks_and_other_labels(problem, tmp_path):

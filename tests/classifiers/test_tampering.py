@@ -301,6 +301,18 @@ def test_a_damaged_table_is_refused(fitted, change):
         file.load()
 
 
+def test_a_class_in_the_place_of_a_slot_is_refused(fitted):
+    file = File(fitted)
+    (function,) = file.add_node("global", "torch.nn.modules.linear.Linear")
+    quantizer = next(
+        n for n in file.table if n[0] == "instance" and str(n[1]).endswith("ActivationQuantizer")
+    )
+    slots = file.add_node("dict", None, [["__class__", [function]]], None, None)
+    quantizer[3] = file.add_node("tuple", None, [quantizer[3], slots])
+    with pytest.raises(ValueError, match=f"{DAMAGED}: '__class__' is no slot"):
+        file.load()
+
+
 def test_another_class_is_refused(fitted):
     file = File(fitted)
     file.schema["__class__"] = "FairQATClassifier"
