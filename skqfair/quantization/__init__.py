@@ -1,4 +1,4 @@
-"""Fewer bits for weights and activations of any torch module.
+"""Fewer bits for weights and activations of any torch module, or fewer weights.
 
 Knows nothing of scikit-learn, groups or fairness.
 """

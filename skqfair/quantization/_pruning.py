@@ -62,7 +62,9 @@ def prune(module, amount=0.5, *, scope="global"):
     Raises
     ------
     ValueError
-        For another amount or scope, or weights that are not finite.
+        For another amount or scope, or weights that are not finite or not there.
+    TypeError
+        If the module is none.
 
     References
     ----------
@@ -81,6 +83,7 @@ def prune(module, amount=0.5, *, scope="global"):
     """
     _check_amount(amount)
     check_choice(scope, "scope", SCOPES)
+    _check_module(module)
     pruned = plain_copy(module).eval()
     weights = _weights(pruned)
     magnitudes = {name: _magnitudes(weight, name) for name, weight in weights.items()}
@@ -115,6 +118,8 @@ def amount_for_size(module, size, *, scope="global"):
     ------
     ValueError
         If the module does not fit even with a single weight left, or the size is no number.
+    TypeError
+        If the module is none.
 
     Examples
     --------
@@ -130,6 +135,7 @@ def amount_for_size(module, size, *, scope="global"):
     check_choice(scope, "scope", SCOPES)
     if isinstance(size, bool) or not isinstance(size, Real) or not size > 0:
         raise ValueError(f"size must be a positive number of bytes; got {size!r}.")
+    _check_module(module)
     module = plain_copy(module) if is_reparametrized(module) else module
     weights = _weights(module)
     magnitudes = {name: _magnitudes(weight, name) for name, weight in weights.items()}
@@ -151,6 +157,14 @@ def amount_for_size(module, size, *, scope="global"):
             "normalisation); allow more bytes."
         )
     return count / n_weights
+
+
+def _check_module(module):
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            f"module must be a torch.nn.Module, got {type(module).__name__}; of a fitted classifier pass "
+            "estimator_.module_, its float network."
+        )
 
 
 def _weights(module):

@@ -122,6 +122,11 @@ def test_bad_input():
     for call in (lambda: prune(nn.LayerNorm(3)), lambda: amount_for_size(nn.LayerNorm(3), 10)):
         with pytest.raises(ValueError, match=r"LayerNorm has no weight to prune.*build the network"):
             call()
+    for call in (lambda: prune("net"), lambda: amount_for_size("net", 10)):
+        with pytest.raises(
+            TypeError, match=r"must be a torch\.nn\.Module, got str; .*estimator_\.module_"
+        ):
+            call()
     module = network()
     module[0].weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"0\.weight must be finite, got NaN"):
