@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from skqfair.curvature._twice import fast_twice
 from skqfair.exceptions import DoubleBackwardError
 
 __all__ = ["Hessian"]
@@ -37,10 +38,9 @@ class Hessian:
     def __init__(self, problem, rows, batches=None):
         self.problem, self.n_samples, self.n_products = problem, len(rows), 0
         self.batches = problem.batches(rows, double=True) if batches is None else batches
-        self._graphs, total = [], None
+        self._graphs, total, keep = [], None, problem.keeps(len(rows))
         for batch in self.batches:
-            keep = problem.keeps(len(rows))
-            parts = problem.gradient(batch, create_graph=keep)
+            parts = self._gradient(batch) if keep else problem.gradient(batch)
             if keep:
                 self._graphs.append(parts)
             total = _add(total, parts)
@@ -53,9 +53,13 @@ class Hessian:
         directions, total = self.problem.split(vector), None
         for i, batch in enumerate(self.batches):
             kept = bool(self._graphs)
-            graph = self._graphs[i] if kept else self.problem.gradient(batch, create_graph=True)
+            graph = self._graphs[i] if kept else self._gradient(batch)
             total = _add(total, self._differentiate(graph, directions, keep=kept))
         return _flat(total) / self.n_samples
+
+    def _gradient(self, batch):
+        with fast_twice(self.problem.module):
+            return self.problem.gradient(batch, create_graph=True)
 
     def _differentiate(self, gradient, directions, *, keep):
         used = [(g, v) for g, v in zip(gradient, directions, strict=True) if g.requires_grad]
