@@ -162,8 +162,8 @@ def amount_for_size(module, size, *, scope="global"):
 def _check_module(module):
     if not isinstance(module, torch.nn.Module):
         raise TypeError(
-            f"module must be a torch.nn.Module, got {type(module).__name__}; of a fitted classifier pass "
-            "estimator_.module_, its float network."
+            f"module must be a torch.nn.Module, got {type(module).__name__}; of a fitted classifier "
+            "pass estimator_.module_, its float network."
         )
 
 
