@@ -31,7 +31,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
 
 $(VENV)/.all: pyproject.toml constraints.txt tests/references.txt $(VENV)/.torch
 	@echo "installing skqfair with what tests and documentation need ..."
-	@$(PIP) -e '.[plot,save,test,docs]' -c constraints.txt
+	@$(PIP) -e '.[plot,save,onnx,test,docs]' -c constraints.txt
 	@$(PIP) --no-deps -r tests/references.txt && touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## Search over bit widths on the Adult data: table and picture (3 minutes)

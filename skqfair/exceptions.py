@@ -9,9 +9,12 @@ __all__ = [
     "DivergedTrainingError",
     "DoubleBackwardError",
     "EmptyGroupWarning",
+    "ExportError",
     "ModuleOutputError",
     "NoCurvatureWarning",
     "NoModelWithinLimitsWarning",
+    "ParityError",
+    "ParityWarning",
     "SmallCellWarning",
     "SmallGroupWarning",
     "UntrainedNetworkError",
@@ -64,3 +67,15 @@ class NoCurvatureWarning(UserWarning):
 
 class DoubleBackwardError(RuntimeError):
     """An operation of a module has no second derivative, so that curvature cannot be computed."""
+
+
+class ExportError(RuntimeError):
+    """A module cannot be expressed in ONNX, or its ONNX graph computes something else."""
+
+
+class ParityError(AssertionError):
+    """An exported model and the estimator it comes from differ by more than was allowed."""
+
+
+class ParityWarning(UserWarning):
+    """An exported model and the estimator it comes from differ by more than was allowed."""

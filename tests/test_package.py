@@ -23,7 +23,7 @@ LEVELS = {  # a package may import from lower levels only, and from itself
     "datasets": 1,
     "classifiers": 2,
     "diagnostics": 3,
-    "export": 2,
+    "export": 3,
     "displays": 4,
 }
 PUBLIC = ["skqfair", *(f"skqfair.{p.parent.name}" for p in ROOT.glob("*/__init__.py"))]

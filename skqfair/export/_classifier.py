@@ -1,0 +1,249 @@
+"""A scikit-learn classifier that runs an exported model."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import validate_data
+
+from skqfair.classifiers._base import cast, log_probabilities
+from skqfair.export._metadata import read
+from skqfair.export._session import open_session, run
+
+__all__ = ["OnnxClassifier"]
+
+
+class OnnxClassifier(ClassifierMixin, BaseEstimator):
+    """Run a model that :func:`to_onnx` wrote, as a scikit-learn classifier.
+
+    It is fitted as it is made: scorers, ``MetricFrame``, displays and pipelines take it like the
+    estimator that it comes from. Torch takes no part in its predictions.
+
+    Parameters
+    ----------
+    path : str, path or bytes
+        The file, or its content. A file is read once, when it is first needed.
+    batch_size : int, default=256
+        Samples computed at a time. Rows of two-dimensional input travel in batches of this size, the
+        last one padded, so that a row's prediction does not depend on the rows beside it.
+    n_threads : int or None, default=None
+        Threads of each operation; None lets onnxruntime take one for each core.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (C,)
+        Class labels.
+    n_features_in_ : int
+        Features of a sample: the first number of its shape.
+    feature_names_in_ : ndarray of str
+        Column names, where the estimator had names.
+    metadata_ : Metadata
+        What the file says about itself: ``version``, ``layer_bits``, ``activation_bits``, ``report`` and
+        more.
+    model_size_ : int
+        Bytes of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        At first use, if there is no such file.
+    ValueError
+        At first use, if it is truncated, no ONNX model, or not written by :func:`to_onnx`.
+
+    See Also
+    --------
+    parity_report : Compare it with the estimator, by group.
+
+    Notes
+    -----
+    Pickles carry the content of the file, so that they are the same model wherever they go.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from skqfair import QuantizedClassifier
+    >>> from skqfair.export import OnnxClassifier, to_onnx
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = QuantizedClassifier(weight_bits=4, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = to_onnx(clf, os.path.join(folder, "iris.onnx"))
+    ...     deployed = OnnxClassifier(path).fit(X, y)
+    >>> deployed.predict(X[:3])
+    array([0, 0, 0])
+    >>> deployed.metadata_.layer_bits
+    {'hidden0.weight': 4, 'hidden1.weight': 4, 'output.weight': 4}
+    """
+
+    def __init__(self, path, *, batch_size=256, n_threads=None):
+        self.path = path
+        self.batch_size = batch_size
+        self.n_threads = n_threads
+
+    def fit(self, X=None, y=None):
+        """Load the file; nothing is trained.
+
+        Parameters
+        ----------
+        X, y : ignored
+            There for scikit-learn.
+
+        Returns
+        -------
+        self
+        """
+        self._model  # noqa: B018 - loads it
+        return self
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in the fit of the estimator.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels out of ``classes_``.
+        """
+        return self.classes_[self._logits(X).argmax(1)]
+
+    def predict_proba(self, X):
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in the fit of the estimator.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, C)
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        return softmax(self._logits(X), axis=1)
+
+    def decision_function(self, X):
+        """Return logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in the fit of the estimator.
+
+        Returns
+        -------
+        ndarray of float64
+            Shape (n, C), in the order of ``classes_``; for two classes shape (n,), the difference of
+            the two, positive for ``classes_[1]``.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    @property
+    def classes_(self):
+        return self.metadata_.classes
+
+    @property
+    def metadata_(self):
+        return self._model.metadata
+
+    @property
+    def n_features_in_(self):
+        return self.metadata_.input_shape[0]
+
+    @property
+    def feature_names_in_(self):
+        names = self.metadata_.feature_names
+        if names is None:
+            raise AttributeError("feature_names_in_: the estimator was fitted without feature names.")
+        return np.array(names, dtype=object)
+
+    @property
+    def model_size_(self):
+        return len(self._model.content)
+
+    @property
+    def _model(self):
+        """The loaded model; loaded again where a parameter has been set since."""
+        loaded = self.__dict__.get("_loaded")
+        if loaded is None or not loaded.is_of(self.path, self.n_threads):
+            loaded = self._loaded = _Loaded(self.path, self.n_threads)
+        return loaded
+
+    def _logits(self, X):
+        """Return logits in float64, shape (n, C)."""
+        metadata = self.metadata_
+        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        if X.shape[1:] != metadata.input_shape:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but the model was exported for samples of shape "
+                f"{metadata.input_shape}; pass samples of that shape."
+            )
+        X = cast(X, np.dtype(metadata.input_dtype))
+        size = self._check_batch_size()
+        parts = []
+        for start in range(0, len(X), size):
+            batch = X[start : start + size]
+            missing = size - len(batch) if X.ndim == 2 else 0
+            padded = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
+            parts.append(run(self._model.session, padded)[: len(batch)])
+        outputs = np.concatenate(parts)
+        return outputs if metadata.returns_logits else log_probabilities(outputs)
+
+    def _check_batch_size(self):
+        size = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"batch_size must be a positive integer; got {size!r}.")
+        return int(size)
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+class _Loaded:
+    """The content of a file, its metadata, and a session that is opened when it is needed."""
+
+    def __init__(self, path, n_threads):
+        self.path, self.n_threads = path, n_threads
+        self.content, name = _read(path)
+        self._open(name)
+
+    def is_of(self, path, n_threads):
+        return self.path == path and self.n_threads == n_threads
+
+    def _open(self, name):
+        try:
+            self.session = open_session(self.content, self.n_threads)
+        except Exception as error:
+            raise ValueError(
+                f"{name} cannot be loaded: it is truncated or no ONNX model ({error}). Export the "
+                "estimator again."
+            ) from error
+        try:
+            self.metadata = read(self.session.get_modelmeta().custom_metadata_map)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be used: {error}") from error
+
+    def __getstate__(self):
+        return {"path": self.path, "n_threads": self.n_threads, "content": self.content}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._open("the pickled model")
+
+
+def _read(path):
+    if isinstance(path, (bytes, bytearray)):
+        return bytes(path), "the model"
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"path must be the path of an ONNX file or its bytes; got {type(path).__name__}."
+        )
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: there is no file {str(path)!r}; write it with to_onnx.")
+    return Path(path).read_bytes(), repr(str(path))

@@ -1,0 +1,79 @@
+"""Run ONNX models with onnxruntime, on the CPU."""
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+__all__ = ["measure", "open_session", "run"]
+
+_BATCH = 64
+
+
+def open_session(content, n_threads=None):
+    """Return a session for the bytes of a model.
+
+    Parameters
+    ----------
+    content : bytes
+        The model.
+    n_threads : int, optional
+        Threads of each operation; None leaves it to onnxruntime: one for each core.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    if n_threads is not None:
+        options.intra_op_num_threads = n_threads
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def run(session, X):
+    """Return the first output for samples, in float64."""
+    return session.run(None, _feed(session, X))[0].astype(np.float64)
+
+
+def _feed(session, X):
+    """Return the input of a session: whole numbers, or float32."""
+    X = X.astype(np.float32) if X.dtype.kind == "f" else X
+    return {session.get_inputs()[0].name: np.ascontiguousarray(X)}
+
+
+def measure(model, values, X):
+    """Return the smallest and the largest number in some values of a graph, over samples.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        Left as it was.
+    values : list of onnx_ir.Value
+        Of its graph.
+    X : ndarray of shape (n, ...)
+        Samples.
+
+    Returns
+    -------
+    dict of onnx_ir.Value to (float, float)
+    """
+    outputs = model.graph.outputs
+    watched = [value for value in values if value not in list(outputs)]
+    before = {value: (value.type, value.shape) for value in watched}
+    for value in watched:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        outputs.append(value)
+    try:
+        session = open_session(ir.to_proto(model).SerializeToString())
+    finally:
+        for value in watched:
+            outputs.remove(value)
+            value.type, value.shape = before[value]
+    names = [value.name for value in watched]
+    ranges = dict.fromkeys(watched, (np.inf, -np.inf))
+    for start in range(0, len(X), _BATCH):
+        arrays = session.run(names, _feed(session, X[start : start + _BATCH]))
+        for value, array in zip(watched, arrays, strict=True):
+            low, high = ranges[value]
+            ranges[value] = min(low, float(array.min())), max(high, float(array.max()))
+    return ranges

@@ -1,0 +1,248 @@
+"""Write a fitted classifier to an ONNX file that is complete or not there."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from sklearn.utils.validation import check_is_fitted
+
+import skqfair
+from skqfair.classifiers._base import NetworkClassifier
+from skqfair.classifiers._network import Network
+from skqfair.exceptions import ExportError
+from skqfair.export._integer import (
+    float_quantizers,
+    quantize_biases,
+    quantize_outputs,
+    unquantized_outputs,
+)
+from skqfair.export._metadata import describe
+from skqfair.export._session import measure, open_session, run
+from skqfair.export._trace import trace
+from skqfair.export._weights import StoredWeight, fold_batchnorm, fold_transposes, store
+from skqfair.quantization import input_quantizers
+
+__all__ = ["to_onnx"]
+
+_OPSET, _OPSET_INT2 = 21, 25  # the first with 16-bit and 4-bit, and with 2-bit integers
+_IR_VERSION, _IR_VERSION_INT2 = 10, 13
+_CHECKED_ROWS = 5
+_EXACT, _ROUNDED = 1e-4, 0.25  # largest difference of outputs, times their size or range
+
+
+def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
+    """Write a fitted classifier as an ONNX model with integer weights.
+
+    The codes of the weights are those of the fitted ``module_``, in INT2, INT4, INT8 or INT16, the
+    smallest that holds them. BatchNorm is folded into their scales. Inputs of layers are quantized as in
+    ``module_``. Before the file is put into its place, it is loaded with onnxruntime and compared with
+    the module on a few samples.
+
+    Where weights and inputs have at most 8 bits, Linear and Conv layers are written so that onnxruntime
+    computes them in integers. A convolution that feeds an addition needs its output quantized for that,
+    which the module does not do: this is done only if ``X_example`` is given, to measure the range.
+
+    Parameters
+    ----------
+    estimator : QuantizedClassifier, FairQATClassifier or PrunedClassifier
+        Fitted. The last step of a pipeline is to be passed alone.
+    path : str or path
+        File to write; its folder must exist. A file that is there is replaced at the end, or not at
+        all.
+    X_example : array-like of shape (n, ...), optional
+        Samples as in ``fit``, a few hundred that represent the data. Their ranges let residual networks
+        with inputs of at most 8 bits run in integers throughout, with one more rounding to 8 bits at
+        each addition; see :func:`parity_report` for what that does to the groups. Without it the
+        graph computes what ``module_`` computes.
+    opset : int, optional
+        Version of the ONNX operators, at least 21, and 25 for weights of 2 bits; that is also the
+        default.
+    report : DataFrame, optional
+        What :func:`skqfair.metrics.group_report` returned for the audited model, to be kept in the
+        metadata of the file, with its FVO.
+
+    Returns
+    -------
+    path
+        As it came.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If it is no classifier of this package.
+    ValueError
+        If the net predicts by code of its own, for labels that JSON cannot hold, or an ``opset``
+        too low for the weights.
+    OSError
+        If ``path`` cannot be written.
+    skqfair.exceptions.ExportError
+        If the module cannot be expressed in ONNX; the message names the operation. Or if the written
+        model computes something else than the module.
+
+    See Also
+    --------
+    OnnxClassifier : Runs the file.
+    parity_report : Compares it with the estimator, by group.
+
+    References
+    ----------
+    Jacob, B. et al. (2018). Quantization and training of neural networks for efficient
+    integer-arithmetic-only inference. CVPR.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from skqfair import QuantizedClassifier
+    >>> from skqfair.export import OnnxClassifier, to_onnx
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> clf = QuantizedClassifier(weight_bits=4, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     deployed = OnnxClassifier(to_onnx(clf, os.path.join(folder, "iris.onnx")))
+    ...     bool((deployed.predict(X) == clf.predict(X)).all())
+    True
+    """
+    network = _check_estimator(estimator)
+    target = _check_path(path)
+    weights = {
+        name: StoredWeight.of(tensor)
+        for name, tensor in getattr(estimator, "quantized_weights_", {}).items()
+    }
+    opset = _check_opset(opset, weights)
+    if X_example is None:
+        X = _made_up(estimator)
+    else:
+        X = estimator._prediction_input(X_example)[1]
+    example = torch.as_tensor(np.resize(X[:2], (2, *X.shape[1:])))
+    model, parameters = trace(estimator.module_, example, opset)
+    _use_integers(model, parameters, weights, None if X_example is None else X)
+    model.ir_version = _IR_VERSION if opset < _OPSET_INT2 else _IR_VERSION_INT2
+    model.producer_name, model.producer_version = "skqfair", skqfair.__version__
+    model.metadata_props.update(describe(estimator, network, report))
+    content = ir.to_proto(model).SerializeToString()
+    _check_outputs(content, estimator, network, X)
+    _write(target, content)
+    return path
+
+
+def _check_estimator(estimator):
+    if not isinstance(estimator, NetworkClassifier):
+        raise TypeError(
+            "estimator must be a fitted QuantizedClassifier, FairQATClassifier or PrunedClassifier; got "
+            f"{type(estimator).__name__}. Of a pipeline pass the last step, of a search best_estimator_."
+        )
+    check_is_fitted(estimator)
+    network = Network.of_trained(estimator.estimator_)
+    for name in ("predict", "predict_proba"):
+        if network.overrides(name):
+            raise ValueError(
+                f"estimator predicts by {type(network.net).__name__}.{name}, which is Python: the file "
+                "would hold another model. Put that computation into the module."
+            )
+    if network.has_own_probabilities:
+        raise ValueError(
+            "estimator has a net with a predict_nonlinearity of its own, which is Python: the file "
+            "would hold another model. Put that computation into the module."
+        )
+    return network
+
+
+def _check_path(path):
+    """Return the file to write, after the errors that writing it would end in."""
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"path must be a file, but {str(path)!r} is a folder.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"path: the folder {str(target.parent)!r} does not exist; create it first."
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"path: the folder {str(target.parent)!r} cannot be written to.")
+    return target
+
+
+def _check_opset(opset, weights):
+    tiny = any(weight.dtype == ir.DataType.INT2 for weight in weights.values())
+    least = _OPSET_INT2 if tiny else _OPSET
+    if opset is None:
+        return least
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset < least:
+        why = "weights of 2 bits" if tiny else "integers of 4 and 16 bits"
+        raise ValueError(f"opset must be an integer of at least {least}, for {why}; got {opset!r}.")
+    return opset
+
+
+def _made_up(estimator):
+    """Return samples of the shape that the module takes; zeros where it takes whole numbers."""
+    shape, dtype = (_CHECKED_ROWS, *estimator.input_shape_), estimator._input_dtype
+    if dtype.kind != "f":
+        return np.zeros(shape, dtype=dtype)
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def _use_integers(model, parameters, weights, X):
+    """Put codes into the graph in the place of weights, and prepare it for integer kernels."""
+    graph = model.graph
+    stored = {}
+    for name, weight in weights.items():
+        first, *others = parameters.get(name, [None])
+        for other in others:  # a shared parameter is stored once
+            ir.convenience.replace_all_uses_with(other, first)
+            del graph.initializers[other.name]
+        if first is not None:
+            stored[first] = weight
+    fold_transposes(graph, stored)
+    fold_batchnorm(graph, stored)
+    store(graph, stored)
+    float_quantizers(graph)
+    if X is not None:
+        values = unquantized_outputs(graph)
+        quantize_outputs(graph, measure(model, values, X) if values else {})
+    quantize_biases(graph)
+    RemoveUnusedNodesPass()(model)
+
+
+def _check_outputs(content, estimator, network, X):
+    """Raise if the written model computes something else than the module."""
+    X = X[:_CHECKED_ROWS]
+    wanted = network.outputs(X, estimator.module_, padded=False).double().numpy()
+    try:
+        got = run(open_session(content, 1), X)
+    except Exception as error:
+        raise ExportError(f"onnxruntime cannot run the exported model: {error}") from error
+    size = max(1.0, np.abs(wanted).max())
+    limit = _EXACT * size
+    if input_quantizers(estimator.module_):
+        limit = max(limit, _ROUNDED * np.ptp(wanted))
+    difference = np.abs(got - wanted).max() if got.shape == wanted.shape else np.inf
+    if not difference <= limit:
+        raise ExportError(
+            f"the exported model computes something else than module_: outputs differ by "
+            f"{difference:.3g} where {limit:.3g} is allowed, on {len(X)} samples. Usual causes are a "
+            "method infer of the net that changes the input, and operations that torch exports wrongly."
+        )
+
+
+def _write(target, content):
+    """Write a file that is complete or not there."""
+    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part, 0o666 & ~umask)  # mkstemp lets nobody else read
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
