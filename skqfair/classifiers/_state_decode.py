@@ -68,7 +68,7 @@ class _Decoder:
 
     def __init__(self, nodes, objects):
         self.nodes, self.objects = nodes, objects
-        self.made, self._making = {}, set()
+        self.made = {}
 
     def run(self, estimator):
         kind, cls, *_ = self.nodes[0]
@@ -87,9 +87,6 @@ class _Decoder:
 
     def _make(self, i):
         if i not in self.made:
-            if i in self._making:
-                raise ValueError(f"node {i} contains itself.")
-            self._making.add(i)
             kind, *parts = self.nodes[i]
             self.made[i] = getattr(self, f"_make_{kind}")(*parts)
         return self.made[i]
