@@ -25,9 +25,11 @@ def logit_features(logits):
     """
     z = torch.from_numpy(logits)  # on rows this short several times faster than numpy
     p = z.softmax(1)
-    first, second = p.topk(2, dim=1).values.unbind(1)
+    first, winner = p.max(1)
+    second = p.scatter(1, winner[:, None], -1.0).amax(1)
+    centred = z - z.mean(1, keepdim=True)
     features = {
-        "logit_variance": z.var(1, correction=0),
+        "logit_variance": torch.linalg.vecdot(centred, centred) / z.shape[1],
         "margin": first - second,
         "boundary_closeness": 1 - torch.linalg.vecdot(p, p),
         "confidence": first,
@@ -76,9 +78,8 @@ def forward_pass(versions, X, groups, *, layers):
             for name, stream in streams.items():
                 recorders[name].begin(n)
                 logits[name].append(next(stream))
-            for version in versions:
-                if version.origin is not None:
-                    recorders[version.name].compare(recorders[version.origin])
+            for recorder in recorders.values():
+                recorder.end()
     logits = {name: np.concatenate(parts) for name, parts in logits.items()}
     sqnr, clipping = {}, {}
     for version in versions:
@@ -94,7 +95,9 @@ class _Recorders(dict):
 
     def __init__(self, versions, layers):
         wanted = set(layers.values())
-        super().__init__({v.name: _Recorder(v.classifier.module_, wanted) for v in versions})
+        super().__init__()
+        for v in versions:  # an origin comes before what was made from it
+            self[v.name] = _Recorder(v.classifier.module_, wanted, self.get(v.origin))
 
     def __enter__(self):
         for recorder in self.values():
@@ -107,12 +110,16 @@ class _Recorders(dict):
 
 
 class _Recorder:
-    """Keeps the outputs of the layers of one batch, and what each sample makes of them."""
+    """Norms of what each sample makes of the outputs of layers, or of their errors against an origin.
 
-    def __init__(self, module, wanted):
+    Copies of an origin's outputs are kept for a batch, because the next layer may change them in place.
+    """
+
+    def __init__(self, module, wanted, origin):
+        self.origin = origin
         self.modules = {name: child for name, child in module.named_modules() if name in wanted}
         self.quantizers = input_quantizers(module)
-        self.energy, self.clipped, self.handles = {}, {}, []
+        self.kept, self.clipped, self.handles = {}, {}, []
         self.begin(0)
 
     def attach(self):
@@ -131,13 +138,21 @@ class _Recorder:
 
     def begin(self, n_samples):
         """Forget what was kept, before a batch of so many samples."""
-        self.n, self.outputs, self.beyond = n_samples, {}, {}
+        self.n, self.outputs, self.norms, self.beyond = n_samples, {}, {}, {}
 
     def _keep(self, name):
         def hook(module, args, output):
             rows = _rows(output[0] if isinstance(output, tuple) else output, module, self.n)
-            if rows is not None:
-                self.outputs.setdefault(name, []).append(rows)
+            if rows is None:
+                return
+            norms = self.norms.setdefault(name, [])
+            if self.origin is None:
+                self.outputs.setdefault(name, []).append(rows.clone())
+                norms.append(_norm(rows))
+                return
+            clean = self.origin.outputs.get(name, ())[len(norms) : len(norms) + 1]
+            same = [a for a in clean if a.shape == rows.shape]
+            norms.append(_norm(same[0] - rows) if same else None)
 
         return hook
 
@@ -156,32 +171,33 @@ class _Recorder:
 
         return hook
 
-    def compare(self, origin):
+    def end(self):
         """Take in the signal and noise of the batch, and what was clipped; calls of a layer add up."""
-        for name, calls in self.outputs.items():
-            clean = origin.outputs.get(name, ())
-            if [a.shape for a in clean] == [b.shape for b in calls]:
-                a, b = (rows[0] if len(rows) == 1 else torch.cat(rows, 1) for rows in (clean, calls))
-                both = torch.stack([_energy(a), _energy(a - b)])
-                self.energy.setdefault(name, []).append(both)
+        for name, noise in self.norms.items() if self.origin else ():
+            signal = self.origin.norms.get(name, ())
+            if len(signal) == len(noise) and all(norm is not None for norm in noise):
+                self.kept.setdefault(name, []).append((_together(signal), _together(noise)))
         for name, calls in self.beyond.items():
             self.clipped.setdefault(name, []).append(sum(calls))
 
     def results(self, name, groups):
         """Return the ratio of signal to noise in dB, and the share of clipped inputs, of each group."""
-        signal, noise = _sums(self.energy.get(name, ()), groups)
+        signal, noise = _sums(self.kept.get(name, ()), groups, power=2)
         clipped, total = _sums(self.clipped.get(name, ()), groups)
         with np.errstate(divide="ignore", invalid="ignore"):
             return 10 * np.log10(signal / noise), clipped / total
 
 
-def _sums(batches, groups):
-    """Add up two rows of values of the samples by group; NaN if they are not of all samples."""
-    n_groups = len(groups.index)
-    values = torch.cat(batches, 1).double().cpu().numpy() if batches else np.empty((2, 0))
-    if values.shape[1] != len(groups.codes):
-        return np.full((2, n_groups), np.nan)
-    return [np.bincount(groups.codes, weights=row, minlength=n_groups) for row in values]
+def _sums(batches, groups, power=1):
+    """Add up powers of two values of each sample by group; NaN if they are not of all samples."""
+    n_groups, sums = len(groups.index), []
+    for column in zip(*batches, strict=True) if batches else ((), ()):
+        values = torch.cat(column).double().cpu().numpy() ** power if column else np.empty(0)
+        if len(values) != len(groups.codes):
+            sums.append(np.full(n_groups, np.nan))
+        else:
+            sums.append(np.bincount(groups.codes, weights=values, minlength=n_groups))
+    return sums
 
 
 def _rows(values, module, n_samples):
@@ -194,5 +210,9 @@ def _rows(values, module, n_samples):
     return values[:n_samples].flatten(1) if len(values) >= n_samples else None  # the rest is padding
 
 
-def _energy(rows):
-    return torch.linalg.vector_norm(rows, dim=1).square()
+def _norm(rows):
+    return torch.linalg.vector_norm(rows, dim=1)
+
+
+def _together(norms):
+    return norms[0] if len(norms) == 1 else _norm(torch.stack(norms, 1))

@@ -205,6 +205,30 @@ def test_activations_by_layer_and_group(trained):
     assert classifier.activation_bits == 3
 
 
+def test_outputs_of_layers_are_those_before_an_activation_in_place(data):
+    X, y, groups = data
+    codes, tables = np.unique(y, return_inverse=True)[1], []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(
+            torch.nn.Linear(6, 9), torch.nn.ReLU(inplace=in_place), torch.nn.Linear(9, 3)
+        )
+        net = make_classifier(module, max_epochs=2).fit(X, codes)
+        diagnostics = QuantizationDiagnostics(FrozenEstimator(net), weight_bits=3, random_state=0)
+        diagnostics.fit(X, codes, sensitive_features=groups)
+        tables.append(diagnostics.attribution_["activation_sqnr_db"])
+        clean, noisy = (
+            dict(quantized(net, bits).named_children())["0"](torch.as_tensor(X)).detach()
+            for bits in ("float", 3)
+        )
+        for group in "abc":
+            rows = groups == group
+            signal, noise = clean[rows].square().sum(), (clean - noisy)[rows].square().sum()
+            expected = 10 * np.log10(float(signal / noise))
+            assert tables[-1].loc[(3, "0.weight", group)] == pytest.approx(expected, abs=1e-3)
+    pd.testing.assert_series_equal(*tables)
+
+
 def test_a_classifier_is_diagnosed_at_its_bits(data):
     X, y, groups = data
     net = make_classifier(module__hidden_sizes=(8,), max_epochs=5, lr=0.02)
