@@ -75,7 +75,7 @@ class _Encoder:
         if obj is None or type(obj) in (bool, int, float, str):
             return obj
         if isinstance(obj, nn.Module):  # out of the wrapper of torch.compile, as everywhere
-            obj = vars(obj)["_modules"].get("_orig_mod", obj)
+            obj = vars(obj).get("_modules", {}).get("_orig_mod", obj)
         if id(obj) not in self._positions:
             self._positions[id(obj)] = position = len(self.nodes)
             self._kept.append(obj)  # its id must not be used again
@@ -170,10 +170,8 @@ class _Encoder:
         images = torch.channels_last  # the results of convolutions depend on it
         like = torch.empty_like(obj, device="meta", memory_format=images) if obj.ndim == 4 else None
         channels_last = like is not None and obj.stride() == like.stride()
-        trainable = obj.is_leaf and obj.requires_grad
-        kind = isinstance(obj, nn.Parameter)
-        place = self._stored(array)
-        return ["tensor", place, str(obj.dtype), str(obj.device), trainable, kind, channels_last]
+        how = [obj.is_leaf and obj.requires_grad, isinstance(obj, nn.Parameter), channels_last]
+        return ["tensor", self._stored(array), str(obj.dtype), str(obj.device), *how]
 
     def _array(self, obj):
         if obj.dtype == object and type(obj) is np.ndarray:

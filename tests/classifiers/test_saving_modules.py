@@ -1,6 +1,7 @@
 """skops files of networks of every kind."""
 
 import enum
+import operator
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import skops.io
 import torch
 from module_zoo import ZOO, build
-from nets import skorch_net
+from nets import skorch_net, small
 from saving import path, same, saved
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skqfair import FairQATClassifier, QuantizedClassifier
-from skqfair.networks import ConvNet, make_classifier
+from skqfair.networks import MLP, ConvNet, make_classifier
 
 LOW = {"weight_bits": 3, "activation_bits": 6, "random_state": 0}
 
@@ -38,6 +39,32 @@ def test_every_kind_of_module(name):
     np.testing.assert_array_equal(
         loaded.estimator_.predict_proba(X), clf.estimator_.predict_proba(X), strict=True
     )
+
+
+class Normed(nn.Sequential):
+    def __init__(self, norm):
+        super().__init__(norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_norms_by_hooks(problem, norm):
+    X, y, _ = problem
+    net = make_classifier(Normed, module__norm=norm, max_epochs=1)
+    clf = QuantizedClassifier(net, random_state=0).fit(X, y)
+    loaded = saved(clf, QuantizedClassifier, Normed, norm)
+    for predict in ("predict_proba", "estimator_.predict_proba"):
+        found, expected = (operator.attrgetter(predict)(each)(X) for each in (loaded, clf))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_wrapper_of_compile_is_left_out(problem):
+    X, y, _ = problem
+    clf = QuantizedClassifier(small(), random_state=0).fit(X, y)
+    clf.estimator_.module_ = torch.compile(clf.estimator_.module_, backend="eager")
+    loaded = saved(clf, QuantizedClassifier)
+    assert type(loaded.estimator_.module_) is MLP
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
 
 def test_images_in_the_layout_of_their_channels():
