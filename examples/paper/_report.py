@@ -1,0 +1,141 @@
+"""The report: verdicts, the comparisons behind them, and figures; all computed from the tables."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from paper._claims import CLAIMS
+from paper._pieces import TABLES, read_tables, write_atomically
+from paper._results import Results
+from paper._stages import mitigated_bits
+from paper._verdicts import judge
+
+__all__ = ["digest", "draw", "render", "write_report"]
+
+_TASKS = {
+    "ethnicity": "faces (UTKFace), ethnicity as target and as group",
+    "gender": "faces (UTKFace), gender as target, ethnicity as group",
+    "adult": "Adult, income as target, race as group",
+    "digits": "scikit-learn's digits, the digit as target and as group, some made rare",
+}
+_INTRODUCTION = """\
+# The paper, claim by claim
+
+Bellam & Kim, *Explaining how quantization disparately skews a model* (2025, arXiv:2509.07222), name a
+chain of effects by which fewer bits widen the gaps between groups. Here each claim is measured with this
+package alone, by `examples/reproduce_paper.py`; every number below is computed from the tables that
+the script wrote.
+
+A gap is measured on these data and this network. A claim that is not seen here may hold elsewhere, and
+the other way round. Where the verdict is "not seen", the claim may also be too small for so few seeds.
+"""
+_RULE = """\
+## How a verdict is made
+
+Each claim has comparisons, each a number for every seed, signed so that positive is what the claim says.
+A comparison holds if the 95 % t-interval of its mean over the seeds lies above 0, and is opposite if it
+lies below. The claim *holds* if all its comparisons hold; it *holds in part* if at least a quarter hold,
+and more than are opposite; else it is *not seen*. The rule is code, written before the results were
+seen. Every seed is another split of the data and another training; test samples are used for nothing but
+these measurements, and nothing is selected. The splits overlap, so the intervals are somewhat too short;
+and of many comparisons some hold by chance.
+
+FVO is the largest difference of accuracy between two groups. "Plain" is a scale for each tensor from its
+largest magnitude, "default" a scale for each output channel with the least squared error, as in
+`QuantizedClassifier`. "Few bits" are those up to 4.
+"""
+
+
+def digest(folder):
+    """Return a fingerprint of the tables in a folder; every figure carries that of its tables."""
+    content = b"".join((Path(folder) / f"{name}.csv").read_bytes() for name in TABLES)
+    return hashlib.sha256(content).hexdigest()
+
+
+def draw(folder):
+    """Draw the figures of the tables in a folder, beside them."""
+    from paper._figures import FIGURES
+
+    folder = Path(folder)
+    results = Results(read_tables(folder)[0])
+    for name, (function, _) in FIGURES.items():
+        figure = function(results)
+        metadata = {"Software": None, "Source": digest(folder)}
+        figure.savefig(folder / f"{name}.png", metadata=metadata)
+
+
+def write_report(folder, page=None):
+    """Write report and tables of verdicts into the folder of a study, or the report to another page."""
+    folder = Path(folder)
+    verdicts, comparisons = judge(read_tables(folder)[0], CLAIMS)
+    if page is not None:
+        images = Path(os.path.relpath(folder, Path(page).parent)).as_posix() + "/"
+        write_atomically(Path(page), render(folder, images))
+        return
+    options = {"index": False, "float_format": "%.4g", "lineterminator": "\n"}
+    write_atomically(folder / "verdicts.csv", verdicts.to_csv(**options))
+    write_atomically(folder / "comparisons.csv", comparisons.to_csv(**options))
+    write_atomically(folder / "report.md", render(folder))
+
+
+def render(folder, images=""):
+    """Return the report of the tables in a folder as Markdown; ``images`` is put before figure names."""
+    from paper._figures import FIGURES
+
+    tables, summary = read_tables(folder)
+    verdicts, comparisons = judge(tables, CLAIMS)
+    numbers = {name: i for i, name in enumerate(FIGURES, 1)}
+    lines = [_INTRODUCTION, _described(summary), "## Verdicts\n"]
+    lines += ["| claim | what was measured | comparisons | verdict | figure |", "|---|---|---|---|---|"]
+    rows = zip(CLAIMS, verdicts.itertuples(), strict=True)
+    for claim, row in rows:
+        count = f"{row.hold} of {row.comparisons} hold"
+        count += f", {row.opposite} opposite" if row.opposite else ""
+        link = f"[{numbers[claim.figure]}](#figure-{numbers[claim.figure]})"
+        verdict = f"**{row.verdict}**"
+        lines.append(f"| {claim.text} | {claim.measured} | {count} | {verdict} | {link} |")
+    lines += ["", _RULE, "## Figures\n", "Means over the seeds, whiskers are 95 % t-intervals.\n"]
+    for name, (_, caption) in FIGURES.items():
+        heading = f"### Figure {numbers[name]}\n"
+        lines += [heading, f"{caption}\n", f"![{caption}]({images}{name}.png)\n"]
+    lines += ["## The comparisons\n", "Mean over the seeds and 95 % interval; positive is as claimed.\n"]
+    for claim in CLAIMS:
+        lines += [f"### {claim.text}\n", f"{_sentence(claim.measured)}\n"]
+        lines += ["| task | comparison | seeds | mean | interval | |", "|---|---|---|---|---|---|"]
+        for row in comparisons[comparisons["claim"] == claim.key].itertuples():
+            sign = "holds" if row.holds else "opposite" if row.opposite else ""
+            interval = f"{_number(row.low)} to {_number(row.high)}" if row.seeds > 1 else "none"
+            cells = (row.task, row.comparison, row.seeds, _number(row.mean), interval, sign)
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _described(summary):
+    """Say which data, networks and seeds."""
+    seeds, lines = summary["seeds"], ["## Data and networks\n"]
+    if seeds == 1:
+        lines.append("**One seed only: nothing has an interval, so there is no verdict.**\n")
+    for name, task in summary["tasks"].items():
+        shape = " × ".join(map(str, task["shape"]))
+        lines.append(
+            f"- **{name}**: {_TASKS[name]}. {task['n_train']:,} samples to train on, {task['n_test']:,} "
+            f"to measure on, of shape {shape}; {task['epochs']} epochs, {task['qat_epochs']} of "
+            f"fine-tuning. Eigenvalues on at most {task['curvature_samples']} samples of each group."
+        )
+    bits = next(iter(summary["tasks"].values()))["bits"]
+    lines.append(
+        f"\nSeeds: {seeds}. Bits: {', '.join(map(str, bits))}; mitigations at {mitigated_bits(bits)} "
+        "bits per weight. Pruned networks are as small as those of the default quantizer, or smaller.\n"
+    )
+    return "\n".join(lines)
+
+
+def _number(value):
+    return "none" if np.isnan(value) else f"{value:.3f}"
+
+
+def _sentence(text):
+    return text[0].upper() + text[1:] + "."
