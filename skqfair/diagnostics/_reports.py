@@ -18,15 +18,21 @@ _ORDER = [
 
 
 def forward_columns(logits, losses, y, groups):
-    """Return the columns that need no gradient: version name to columns, each of shape (G,)."""
-    float_predicted, columns = logits["float"].argmax(1), {}
+    """Return the columns that need no gradient: version name to columns, each of shape (G,).
+
+    Comparisons with the float net are NaN where there is none.
+    """
+    columns, unknown = {}, np.full(len(y), np.nan)
     for version, values in logits.items():
-        predicted, excess = values.argmax(1), losses[version] - losses["float"]
+        predicted, flipped, excess = values.argmax(1), unknown, unknown
+        if "float" in logits:
+            flipped = predicted != logits["float"].argmax(1)
+            excess = losses[version] - losses["float"]
         per_sample = {
             "accuracy": predicted == y,
             "loss": losses[version],
             **logit_features(values),
-            "flip_rate": predicted != float_predicted,
+            "flip_rate": flipped,
             "excess_loss": excess,
         }
         own = {name: by_group(each, groups) for name, each in per_sample.items()}

@@ -1,6 +1,7 @@
 """The diagnostics as a scikit-learn transformer."""
 
 import numbers
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from skqfair.classifiers._base import positions
 from skqfair.classifiers._seeding import draw_seed
 from skqfair.classifiers._state import SavedState
 from skqfair.curvature import Problem
+from skqfair.diagnostics._derivatives import MEASURES
 from skqfair.diagnostics._derive import derive
 from skqfair.diagnostics._forward import forward_pass, logit_features, sample_losses
 from skqfair.diagnostics._layers import layer_modules, layer_report
@@ -24,7 +26,8 @@ from skqfair.diagnostics._reports import (
     forward_columns,
     group_report,
 )
-from skqfair.diagnostics._versions import find_versions
+from skqfair.diagnostics._versions import Predictor, find_versions
+from skqfair.exceptions import NoCurvatureWarning
 from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits, input_quantizers
 
 __all__ = ["QuantizationDiagnostics"]
@@ -43,7 +46,8 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         A frozen one is diagnosed as it is; an unfitted one is cloned and trained in fit; None means
         :func:`~skqfair.networks.make_classifier`. A classifier of skqfair is diagnosed at the bits that
         it has, beside its own float net, :class:`~skqfair.FairQATClassifier` also beside its latent
-        weights.
+        weights. A frozen :class:`~skqfair.export.OnnxClassifier` is looked at as it predicts: the
+        columns of its logits, no others.
     weight_bits : int or sequence of int, default=(8, 4, 2)
         Widths to which a skorch net is quantized, 2..16.
     activation_bits : int or None, default=None
@@ -202,7 +206,8 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         SmallGroupWarning
             If gradients and curvature are compared on fewer than 64 samples.
         NoCurvatureWarning
-            If an operation of the network has no second derivative: those columns are then NaN.
+            If an operation of the network has no second derivative, or the model is an exported one:
+            those columns are then NaN.
         """
         widths = np.ravel(np.asarray(self.weight_bits, dtype=object))
         for bits in widths:
@@ -217,8 +222,29 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         versions, self.classes_ = find_versions(self, X, y, sensitive_features)
         codes = _positions(y, self.classes_)
         self._versions, self._shape = versions, X.shape[1:]
-        self._report(versions, versions[0].input(X), codes, groups)
+        if isinstance(versions[0], Predictor):
+            self._report_forward(versions[0], X, codes, groups)
+        else:
+            self._report(versions, versions[0].input(X), codes, groups)
         return self
+
+    def _report_forward(self, predictor, X, y, groups):
+        """Make the reports of a model that only predicts: what needs its layers is NaN, or not there."""
+        warnings.warn(
+            f"{type(predictor.classifier).__name__} only predicts: there is no float net beside it, and "
+            "what needs its layers, gradients and curvature is NaN. Diagnose the estimator for these.",
+            NoCurvatureWarning,
+            stacklevel=3,
+        )
+        name, logits = predictor.name, predictor.logits(X)
+        columns = forward_columns({name: logits}, {name: sample_losses(logits, y)}, y, groups)
+        for missing in ("weights", "first_order", "second_order"):
+            columns[name][f"excess_loss_{missing}"] = np.nan
+        nothing = {name: [np.full((1, len(MEASURES)), np.nan)] * len(groups.index)}
+        self.group_report_ = group_report(columns, nothing, groups.index, np.zeros_like(groups.counts))
+        self.hessian_eigenvalues_ = eigenvalue_table({}, groups.index)
+        self.layer_report_ = layer_report([], {})
+        self.attribution_ = attribution({}, {}, {}, groups.index)
 
     def _report(self, versions, X, y, groups):
         modules = {version.name: version.differentiable() for version in versions}
@@ -312,7 +338,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         for version in self._versions:
             own = f"{version.name}bit" if isinstance(version.name, int) else version.name
             features = ["logit_variance", "margin", "boundary_closeness", "confidence"]
-            if version.name != "float":
+            if version.name != self._versions[0].name:
                 features += ["logit_shift", "flip"]
             names.extend(f"{feature}_{own.replace(' ', '_')}" for feature in features)
         return np.array(names, dtype=object)

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -15,7 +16,7 @@ from skqfair.classifiers._base import NetworkClassifier, cast
 from skqfair.classifiers._network import Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
-__all__ = ["Version", "find_versions"]
+__all__ = ["Predictor", "Version", "find_versions"]
 
 
 @dataclass
@@ -86,6 +87,33 @@ class Version:
         return _Forward(network)
 
 
+@dataclass
+class Predictor:
+    """An exported model, which predicts and shows nothing more: its logits can be looked at.
+
+    Attributes
+    ----------
+    name : int or str
+        Its bits.
+    classifier : OnnxClassifier
+        Or another one with ``layer_bits_`` and ``decision_function``.
+    """
+
+    name: object
+    classifier: object
+
+    def logits(self, X):
+        """Return logits, shape (n, C); for two classes 0 and their difference."""
+        names = getattr(self.classifier, "feature_names_in_", None)
+        X = X if names is None else pd.DataFrame(X, columns=names)
+        values = np.asarray(self.classifier.decision_function(X), dtype=np.float64)
+        return values if values.ndim == 2 else np.stack([np.zeros(len(values)), values], axis=1)
+
+    def input(self, X):
+        """Return samples as the model takes them."""
+        return X
+
+
 class _Forward:
     """Logits of a module, by the net's own infer, with probabilities turned into logarithms."""
 
@@ -114,7 +142,7 @@ def find_versions(diagnostics, X, y, sensitive_features):
 
     Returns
     -------
-    versions : list of Version
+    versions : list of Version, or of one Predictor
     classes : ndarray
     """
     estimator = diagnostics.estimator
@@ -131,6 +159,8 @@ def find_versions(diagnostics, X, y, sensitive_features):
         else:
             inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
         return _of_classifier(inner), inner.classes_
+    if frozen and not isinstance(inner, NeuralNetClassifier) and hasattr(inner, "layer_bits_"):
+        return [Predictor(_bits(inner), inner)], np.asarray(inner.classes_)
     if not frozen:
         options = {"weight_bits": None, "random_state": diagnostics.random_state}
         trained = QuantizedClassifier(inner, **options).fit(X, y)

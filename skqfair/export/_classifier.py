@@ -42,6 +42,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     metadata_ : Metadata
         What the file says about itself: ``version``, ``layer_bits``, ``activation_bits``, ``report`` and
         more.
+    layer_bits_ : dict of str to (int or ndarray of int)
+        Bits of every weight, by parameter name; 32 where it stays in float.
     model_size_ : int
         Bytes of the file.
 
@@ -162,6 +164,11 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         if names is None:
             raise AttributeError("feature_names_in_: the estimator was fitted without feature names.")
         return np.array(names, dtype=object)
+
+    @property
+    def layer_bits_(self):
+        bits = self.metadata_.layer_bits
+        return {name: np.array(b) if isinstance(b, list) else b for name, b in bits.items()}
 
     @property
     def model_size_(self):
