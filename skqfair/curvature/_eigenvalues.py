@@ -127,9 +127,11 @@ def group_hessian_eigenvalues(
     found = []
     with evaluating(module):
         for g, rows in enumerate(problem.members()):
-            hessian = Hessian(problem, rows)
             start = None if v0 is None else v0[g]
-            pairs = extreme_eigenvalues(hessian, start, tol=tol, max_iter=max_iter, **ends)
+            # without a name: its graphs are gone before those of the next group
+            pairs = extreme_eigenvalues(
+                Hessian(problem, rows), start, tol=tol, max_iter=max_iter, **ends
+            )
             if not pairs.converged:
                 name = problem.groups.index[g]
                 warnings.warn(
