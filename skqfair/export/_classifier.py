@@ -179,6 +179,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         """The loaded model; loaded again where a parameter has been set since."""
         loaded = self.__dict__.get("_loaded")
         if loaded is None or not loaded.is_of(self.path, self.n_threads):
+            if self.n_threads is not None:
+                _check_count(self.n_threads, "n_threads")
             loaded = self._loaded = _Loaded(self.path, self.n_threads)
         return loaded
 
@@ -191,8 +193,9 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
                 f"X has samples of shape {X.shape[1:]}, but the model was exported for samples of shape "
                 f"{metadata.input_shape}; pass samples of that shape."
             )
-        X = cast(X, np.dtype(metadata.input_dtype))
-        size = self._check_batch_size()
+        whole = metadata.input_dtype.startswith("int")
+        X = cast(X, np.dtype(np.int64 if whole else np.float32))
+        size = _check_count(self.batch_size, "batch_size")
         parts = []
         for start in range(0, len(X), size):
             batch = X[start : start + size]
@@ -202,11 +205,9 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         outputs = np.concatenate(parts)
         return outputs if metadata.returns_logits else log_probabilities(outputs)
 
-    def _check_batch_size(self):
-        size = self.batch_size
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(f"batch_size must be a positive integer; got {size!r}.")
-        return int(size)
+    def __getstate__(self):
+        self._model  # noqa: B018 - the content travels along
+        return super().__getstate__()
 
     def __sklearn_is_fitted__(self):
         return True
@@ -242,6 +243,12 @@ class _Loaded:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._open("the pickled model")
+
+
+def _check_count(value, name):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+    return int(value)
 
 
 def _read(path):

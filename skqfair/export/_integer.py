@@ -17,12 +17,11 @@ from skqfair.export._graph import (
     replace_node,
     values_of,
 )
-from skqfair.export._weights import takes_integers
+from skqfair.export._weights import bias_codes, takes_integers
 
 __all__ = ["float_quantizers", "quantize_biases", "quantize_outputs", "unquantized_outputs"]
 
 _POOLS = ("ReduceMean", "GlobalAveragePool", "AveragePool")
-_LARGEST = 2**30  # codes of biases: the sums are added to them in 32 bits
 
 
 def float_quantizers(graph):
@@ -74,19 +73,17 @@ def quantize_biases(graph):
     Parameters
     ----------
     graph : onnx_ir.Graph
-        Changed in place. A bias too large for 32 bits stays in float, and its layer computes in float.
+        With its weights stored, those of layers whose biases fit into 32 bits by DequantizeLinear;
+        changed in place.
     """
     for node in list(graph):
         if node.op_type not in ("Conv", "Gemm") or not _is_integer_layer(node):
             continue
-        weight = node.inputs[1].producer()
-        bias = values_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        if bias is None:
+        scale = values_of(node.inputs[1].producer().inputs[1])
+        codes = bias_codes(node, scale)
+        if codes is None:
             continue
-        scale = values_of(node.inputs[0].producer().inputs[1]) * values_of(weight.inputs[1])
-        codes = np.rint(bias.astype(np.float64) / scale)
-        if np.abs(codes).max(initial=0) > _LARGEST:
-            continue
+        scale = values_of(node.inputs[0].producer().inputs[1]) * scale
         name = f"{node.outputs[0].name}.bias"
         stored = add_constant(graph, f"{name}.codes", codes.astype(np.int32))
         axis = None if scale.ndim == 0 else 0

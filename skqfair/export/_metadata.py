@@ -123,6 +123,9 @@ def read(entries):
             f"skqfair {found.get('version')} wrote it in format {found['format']}, and skqfair "
             f"{skqfair.__version__} reads format {_FORMAT}; export the estimator again with this one."
         )
+    missing = set(Metadata.__dataclass_fields__) - set(found)
+    if missing:
+        raise ValueError(f"its metadata lack {sorted(missing)}; export the estimator again.")
     return Metadata(
         classes=_decode_labels(found["classes"]),
         input_shape=tuple(found["input_shape"]),

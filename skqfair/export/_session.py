@@ -25,6 +25,8 @@ def open_session(content, n_threads=None):
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    # processors without VNNI would cut off sums of two products at 16 bits
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if n_threads is not None:
         options.intra_op_num_threads = n_threads
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import threading
 import warnings
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from skqfair.quantization import ActivationQuantizer, drop_quantizers, input_qua
 __all__ = ["trace"]
 
 _VERSION = 21  # of the quantizing operators: the first with 16-bit codes
+_ALONE = threading.Lock()  # torch.export is not made for threads
 
 
 def trace(module, example, opset):
@@ -46,7 +48,7 @@ def trace(module, example, opset):
     marked = _with_markers(module)
     example = example.float() if example.is_floating_point() else example
     try:
-        with _quiet(), torch.no_grad():
+        with _ALONE, _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 marked,
                 (example,),
@@ -60,7 +62,8 @@ def trace(module, example, opset):
         raise ExportError(_explain(type(module).__name__, error)) from error
     model = program.model
     found = _parameters(marked, model.graph)
-    with opaque(model.graph, [value.name for values in found.values() for value in values]), _quiet():
+    names = [value.name for values in found.values() for value in values]
+    with _ALONE, _quiet(), opaque(model.graph, names):
         optimizer.optimize(model)
     model.graph.inputs[0].name, model.graph.outputs[0].name = "X", "output"
     _strip(model)
@@ -150,7 +153,7 @@ def _explain(name, error):
         cause = cause.__cause__
         text += f"\n{cause}"
     operations = re.findall(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", text)
-    operations += re.findall(r"No decompositions registered for ([\w.:]+)", text)
+    operations += re.findall(r"No decompositions registered for (\w+[.:][\w.:]+)", text)
     if operations:
         listed = ", ".join(sorted(set(operations)))
         return (

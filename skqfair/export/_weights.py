@@ -16,9 +16,18 @@ from skqfair.export._graph import (
 )
 from skqfair.quantization._affine import q_max
 
-__all__ = ["StoredWeight", "fold_batchnorm", "fold_transposes", "store", "takes_integers"]
+__all__ = [
+    "StoredWeight",
+    "bias_codes",
+    "fold_batchnorm",
+    "fold_transposes",
+    "store",
+    "takes_integers",
+]
 
 _TYPES = ((2, ir.DataType.INT2), (4, ir.DataType.INT4), (8, ir.DataType.INT8), (16, ir.DataType.INT16))
+_LARGEST = 2**30  # codes of biases: the sums are added to them in 32 bits
+_SMALL = np.float32(2**-16)  # scale of a weight that is zero throughout
 
 
 @dataclass
@@ -60,6 +69,23 @@ class StoredWeight:
     def is_linear(self):
         """Whether DequantizeLinear can express the scales: one, or one for each channel."""
         return self.scale.size == 1 or self.axis is not None
+
+    @property
+    def factor(self):
+        """By what codes of at most 8 bits can be multiplied within a byte."""
+        return q_max(8) // q_max(self.bits)
+
+    @property
+    def byte_scale(self):
+        """The scales of codes times ``factor``; a channel of zeros has the smallest of the others.
+
+        Biases are added in units of input scale times these: narrow codes, with their large scales,
+        would round them coarsely, and so would the scale of 1 that zeros have.
+        """
+        axes = tuple(i for i, size in enumerate(self.scale.shape) if size == 1)
+        used = self.codes.any(axis=axes or None, keepdims=self.scale.ndim > 0)
+        least = self.scale[used].min() if used.any() else _SMALL
+        return np.where(used, self.scale, least) / np.float32(self.factor)
 
     def scaled(self, factor, axis):
         """Return the weight times one factor a channel: in the scales, the sign in the codes."""
@@ -168,20 +194,47 @@ def takes_integers(node):
     return zero_point is not None and zero_point.dtype == np.uint8
 
 
-def _widened(graph, before, codes, weight, name):
-    """Return codes that fill a byte, and their scales; a runtime computes them when it loads the model.
+def bias_codes(node, scale):
+    """Return the bias of a layer in units of input scale times weight scale, None without a bias.
 
-    Biases are added in units of input scale times weight scale: narrow codes, with their large scales,
-    would round them coarsely.
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        A layer that :func:`takes_integers`.
+    scale : ndarray of float32
+        Of its weight: one number, or one for each output.
+
+    Returns
+    -------
+    ndarray of float64, or None
+        Whole numbers.
     """
-    factor = q_max(8) // q_max(weight.bits)
+    bias = values_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is None:
+        return None
+    unit = values_of(node.inputs[0].producer().inputs[1]) * scale
+    return np.rint(bias.astype(np.float64) / unit.reshape(-1))
+
+
+def _runs_in_integers(node, weight):
+    """Tell whether integer kernels can take a layer with this weight.
+
+    Not with a bias beyond 32 bits: runtimes would cut it off.
+    """
+    if not (takes_integers(node) and weight.bits <= 8 and weight.is_linear):
+        return False
+    codes = bias_codes(node, weight.byte_scale)
+    return codes is None or np.abs(codes).max(initial=0) <= _LARGEST
+
+
+def _widened(graph, before, codes, factor, name):
+    """Return codes that fill a byte; a runtime computes them when it loads the model."""
     if factor == 1:
-        return codes, weight.scale
+        return codes
     wide = insert(graph, before, "Cast", [codes], f"{name}.wide", to=ir.DataType.INT32)
     by = add_constant(graph, f"{name}.factor", np.int32(factor))
     wide = insert(graph, before, "Mul", [wide, by], f"{name}.product")
-    codes = insert(graph, before, "Cast", [wide], f"{name}.bytes", to=ir.DataType.INT8)
-    return codes, weight.scale / np.float32(factor)
+    return insert(graph, before, "Cast", [wide], f"{name}.bytes", to=ir.DataType.INT8)
 
 
 def store(graph, weights):
@@ -205,10 +258,9 @@ def store(graph, weights):
             del graph.initializers[name]
             continue
         codes = add_constant(graph, f"{name}.codes", weight.codes, weight.dtype)
-        integers = weight.bits <= 8 and weight.is_linear
-        if integers and all(position == 1 and takes_integers(node) for node, position in users):
-            codes, scale = _widened(graph, first, codes, weight, name)
-            floats = dequantize(graph, first, codes, scale, weight.axis, name)
+        if all(position == 1 and _runs_in_integers(node, weight) for node, position in users):
+            codes = _widened(graph, first, codes, weight.factor, name)
+            floats = dequantize(graph, first, codes, weight.byte_scale, weight.axis, name)
         else:
             scale = add_constant(graph, f"{name}.scale", weight.scale)
             floats = insert(graph, first, "Cast", [codes], f"{name}.cast", to=ir.DataType.FLOAT)

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -173,9 +174,13 @@ def _check_opset(opset, weights):
     least = _OPSET_INT2 if tiny else _OPSET
     if opset is None:
         return least
-    if isinstance(opset, bool) or not isinstance(opset, int) or opset < least:
+    most = onnx.defs.onnx_opset_version()
+    if isinstance(opset, bool) or not isinstance(opset, int) or not least <= opset <= most:
         why = "weights of 2 bits" if tiny else "integers of 4 and 16 bits"
-        raise ValueError(f"opset must be an integer of at least {least}, for {why}; got {opset!r}.")
+        raise ValueError(
+            f"opset must be an integer from {least}, the first for {why}, to {most}, the last that the "
+            f"installed onnx knows; got {opset!r}."
+        )
     return opset
 
 
@@ -232,17 +237,14 @@ def _check_outputs(content, estimator, network, X):
 
 def _write(target, content):
     """Write a file that is complete or not there."""
-    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    part = target.parent / f".{secrets.token_hex(8)}.part"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # mkstemp lets nobody else read
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(part)
+            part.unlink()
         raise
