@@ -3,7 +3,7 @@ The paper's study: every claim measured, from one command
 ==========================================================
 
 Trains float networks, quantizes, prunes and fine-tunes them, measures every step by group, and writes
-tables (CSV), figures and a report with a verdict on each claim of Bellam & Kim (2025).
+tables (CSV), figures and a report with a verdict on each claim of Bellam & Kim (2025)::
 
     python examples/reproduce_paper.py --data UTKFace --seeds 5 --jobs 2 --out study
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from paper._pieces import Study
 from paper._report import draw, write_report
-from paper._tasks import FACES, SHIPPED, Task
+from paper._tasks import FACES, SHIPPED, Task, skipped_files
 
 
 def parse(arguments=None):
@@ -76,6 +76,8 @@ def main(arguments=None):
     recipe = {name: getattr(options, name) for name in recipe}
     tasks = [Task(name, **recipe) for name in options.tasks]
     study = Study(out, tasks, options.seeds, sorted(set(options.bits)), options.curvature_samples)
+    if said := skipped_files(tasks[0]):
+        print(said)
     costs = study.run(options.jobs)
     draw(out)
     write_report(out)

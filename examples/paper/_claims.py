@@ -115,12 +115,14 @@ def _cause(r, task):
 @_claim(
     "extreme",
     "At 2 bits the disparity is extreme.",
-    "FVO at the fewest bits less twice that of the float net, weights",
+    "FVO at the fewest bits less twice that of the float net, or less the middle between that and 1 "
+    "where this is smaller, weights",
     "precision",
 )
 def _extreme(r, task):
+    start = r.fvo(task, "float")
     for q in r.quantizers:
-        yield f"{q}, {r.fewest} bits", r.fvo(task, q, r.fewest) - 2 * r.fvo(task, "float")
+        yield f"{q}, {r.fewest} bits", r.fvo(task, q, r.fewest) - np.minimum(2 * start, (1 + start) / 2)
 
 
 @_claim(
@@ -241,17 +243,17 @@ def _grown(column):
 
 
 for _column, _name in (("gradient_norm", "gradient norms"), ("hessian_max_eigenvalue", "eigenvalues")):
-    _full = "group gradient norms" if _column == "gradient_norm" else "largest Hessian eigenvalues"
+    _full = "gradient norms" if _column == "gradient_norm" else "largest Hessian eigenvalues"
     for _sizes, _how in (("plain", "plain"), ("matched", "at matched group sizes")):
         _claim(
             f"{_name}, {_sizes}",
-            f"After quantization {_full} are larger for minorities, {_how}.",
+            f"After quantization the {_full} of minorities are larger, {_how}.",
             f"rank correlation of small group size with the {_name}, mean over few bits, weights",
             "curvature",
         )(_steeper(_column, _sizes))
     _claim(
         f"{_name} grow",
-        f"Quantization raises the {_full}.",
+        f"Quantization raises the {_full} of groups.",
         "log ratio to float, mean of groups, at few bits, weights, the same samples",
         "curvature",
     )(_grown(_column))

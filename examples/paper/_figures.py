@@ -24,10 +24,37 @@ def _line(axis, x, arrays, label=None, **style):
     axis.errorbar(x, means, half, label=label, capsize=2, lw=1.2, ms=3, **{"marker": "o", **style})
 
 
-def _bits_axis(axis, r, first="float"):
-    names = [first, *map(str, r.bits)] if first else list(map(str, r.bits))
-    axis.set_xticks(range(len(names)), names)
+def _bits_axis(axis, r):
+    axis.set_xticks(range(len(r.bits) + 1), ["float", *r.bits])
     axis.set_xlabel("bits")
+
+
+def _share(axis):
+    """Keep to the range of a share, whatever the whiskers."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, -0.02), min(high, 1.02))
+
+
+def _log(axis):
+    """A logarithmic axis around the means, whatever the whiskers."""
+    means = np.concatenate([bars[0].get_ydata() for bars in axis.containers])
+    axis.set_yscale("log")
+    axis.set_ylim(np.nanmin(means) / 2, np.nanmax(means) * 2)
+
+
+def _size_axis(axis, r, task):
+    """Groups from the smallest to the largest; their names, if that order is the same for all seeds."""
+    order = np.argsort(r.sizes(task), axis=0)
+    names = np.array(r.group_names(task))[order[:, 0]]
+    same = (order == order[:, :1]).all()
+    labels = [str(name)[:12] for name in names] if same else range(1, len(order) + 1)
+    axis.set_xticks(range(len(order)), labels, fontsize=6, rotation=20 if same else 0)
+    axis.set_xlabel("groups, the smallest first", fontsize=8)
+
+
+def _by_size(r, task, values):
+    """Sort the groups of each seed by their size."""
+    return np.take_along_axis(values, np.argsort(r.sizes(task), axis=0), axis=0)
 
 
 def _group_colors(r, task):
@@ -51,12 +78,14 @@ def precision(r):
                 _line(axis, x, [start, *steps], q, color=color)
             axis.set_title(f"{task}: {'weights and activations' if both else 'weights'}", fontsize=9)
             axis.set_ylabel("FVO")
+            _share(axis)
         names = r.group_names(task)
         steps = [r.by_group("accuracy", task, *k) for k in [("float",), *(("plain", b) for b in r.bits)]]
         for g, color in _group_colors(r, task):
             _line(row[2], x, [step[g] for step in steps], names[g], color=color)
         row[2].set_title(f"{task}: by group, plain, weights", fontsize=9)
         row[2].set_ylabel("accuracy")
+        _share(row[2])
         for axis in row:
             _bits_axis(axis, r)
         row[0].legend(fontsize=7)
@@ -68,17 +97,15 @@ def minorities(r):
     """Excess loss and accuracy drop against group size."""
     figure, axes = _axes(len(r.tasks), 4)
     for row, task in zip(axes, r.tasks, strict=True):
-        sizes = r.sizes(task).mean(axis=1)
-        order = np.argsort(sizes)
+        x = range(len(r.group_names(task)))
         columns = [(q, column) for column in ("loss", "accuracy") for q in r.quantizers]
         for axis, (q, column) in zip(row, columns, strict=True):
             sign = 1 if column == "loss" else -1
             for b, color in zip(r.few, _COLORS, strict=False):
                 change = r.by_group(column, task, q, b) - r.by_group(column, task, "float")
-                _line(axis, sizes[order], sign * change[order], f"{b} bits", color=color)
-            axis.set_xscale("log")
+                _line(axis, x, sign * _by_size(r, task, change), f"{b} bits", color=color)
             axis.axhline(0, color="0.7", lw=0.8, zorder=0)
-            axis.set_xlabel("training samples of the group")
+            _size_axis(axis, r, task)
             axis.set_ylabel("excess loss" if column == "loss" else "accuracy drop")
             axis.set_title(f"{task}: {q}", fontsize=9)
         row[0].legend(fontsize=7)
@@ -106,8 +133,8 @@ def cascade(r):
             for g, color in _group_colors(r, task):
                 _line(axis, x, [step[g] for step in steps], names[g], color=color)
             axis.set_title(f"{task}: {column.replace('_', ' ')}, plain", fontsize=9)
-        row[1].set_yscale("log")
-        row[2].set_yscale("log")
+        _log(row[1])
+        _log(row[2])
         row[1].legend(fontsize=6, title="smallest first", title_fontsize=6)
         for axis in row:
             _bits_axis(axis, r)
@@ -128,6 +155,7 @@ def zeros(r):
             name = "FVO" if column == "fvo" else column.replace("_", " ")
             axis.set_title(f"{task}: {name}", fontsize=9)
             _bits_axis(axis, r)
+            (_log if column == "logit_variance" else _share)(axis)
         row[0].legend(fontsize=6)
     return figure
 
@@ -137,16 +165,15 @@ def curvature(r):
     figure, axes = _axes(len(r.tasks), 4)
     columns = {"gradient_norm": "gradient norm", "hessian_max_eigenvalue": "largest eigenvalue"}
     for row, task in zip(axes, r.tasks, strict=True):
-        sizes = r.sizes(task).mean(axis=1)
-        order = np.argsort(sizes)
+        x = range(len(r.group_names(task)))
         panels = [(column, how) for column in columns for how in ("plain", "matched")]
         for axis, (column, how) in zip(row, panels, strict=True):
             for b, color in zip((None, *r.few), ("0.3", *_COLORS), strict=False):
-                values = r.curvature(column, how, task, "plain" if b else "float", b)[order]
-                _line(axis, sizes[order], values, f"{b} bits" if b else "float", color=color)
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-            axis.set_xlabel("training samples of the group")
+                values = r.curvature(column, how, task, "plain" if b else "float", b)
+                values = _by_size(r, task, values)
+                _line(axis, x, values, f"{b} bits" if b else "float", color=color)
+            _log(axis)
+            _size_axis(axis, r, task)
             axis.set_title(f"{task}: {columns[column]}, {how}", fontsize=8)
         row[0].legend(fontsize=6)
     return figure
@@ -167,6 +194,10 @@ def pruning(r):
                 _line(axis, size, [r.model(column, task, method, r.mitigated)], method, color=color)
             axis.axhline(r.model(column, task, "float").mean(), color="0.5", lw=0.8, ls=":")
             axis.set_xscale("log")
+            sizes = [r.model("bytes", task, "default", b).mean() / 1000 for b in r.bits]
+            axis.set_xticks(sizes, [f"{size:.{0 if size > 20 else 1}f}" for size in sizes])
+            axis.minorticks_off()
+            _share(axis)
             axis.set_xlabel("kilobytes (dotted: float)")
             axis.set_title(f"{task}: {'FVO' if column == 'fvo' else column}", fontsize=9)
         row[0].legend(fontsize=6)

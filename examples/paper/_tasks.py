@@ -17,7 +17,7 @@ from skorch.callbacks import LRScheduler
 from skqfair.datasets import load_adult, load_utkface
 from skqfair.networks import MLP, ConvNet, make_classifier
 
-__all__ = ["FACES", "SHIPPED", "Split", "Task", "load_split", "make_net"]
+__all__ = ["FACES", "SHIPPED", "Split", "Task", "load_split", "make_net", "skipped_files"]
 
 FACES = ("ethnicity", "gender")  # what is predicted; the groups are ethnicities
 SHIPPED = ("adult", "digits")
@@ -102,15 +102,19 @@ def load_split(task, seed):
 
 @lru_cache(maxsize=1)
 def _read_faces(data, image_size, max_samples):
-    faces = load_utkface(data, image_size=image_size, max_samples=max_samples, random_state=0)
-    if len(faces.skipped):
-        print(f"{len(faces.skipped)} files are skipped: " + "; ".join(_some(faces.skipped)))
-    return faces
+    return load_utkface(data, image_size=image_size, max_samples=max_samples, random_state=0)
 
 
-def _some(skipped, n=5):
+def skipped_files(task, n=5):
+    """Return what is to be said about files that cannot be used, the first ``n`` by name."""
+    if task.data is None:
+        return ""
+    skipped = _read_faces(task.data, task.image_size, task.max_samples).skipped
+    if skipped.empty:
+        return ""
     lines = [f"{name!r}: {reason}" for name, reason in skipped.head(n).itertuples(index=False)]
-    return [*lines, "..."] if len(skipped) > n else lines
+    more = ["..."] if len(skipped) > n else []
+    return f"{len(skipped)} files are skipped: " + "; ".join(lines + more)
 
 
 def _faces(task, _):

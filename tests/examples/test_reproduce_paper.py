@@ -192,5 +192,6 @@ def test_the_page_of_the_guide_is_what_its_tables_say():
     figures = list(folder.glob("*.png"))
     assert {figure.stem for figure in figures} == {claim.figure for claim in CLAIMS}
     for figure in figures:
-        assert image.open(figure).info["Source"] == digest(folder), figure.name
+        with image.open(figure) as drawn:
+            assert drawn.info["Source"] == digest(folder), figure.name
     assert sum(figure.stat().st_size for figure in figures) < 300_000
