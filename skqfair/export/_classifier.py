@@ -1,5 +1,6 @@
 """A scikit-learn classifier that runs an exported model."""
 
+import math
 import os
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from skqfair.export._session import open_session, run
 
 __all__ = ["OnnxClassifier"]
 
+_NUMBERS = 2**18  # of a batch: 85 images of 3 x 32 x 32
+
 
 class OnnxClassifier(ClassifierMixin, BaseEstimator):
     """Run a model that :func:`to_onnx` wrote, as a scikit-learn classifier.
@@ -25,8 +28,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     ----------
     path : str, path or bytes
         The file, or its content. A file is read once, when it is first needed.
-    batch_size : int, default=256
-        Samples computed at a time. Rows of two-dimensional input travel in batches of this size, the
+    batch_size : int or None, default=None
+        Samples computed at a time; None takes 256, or fewer where samples are large. Rows of two-dimensional input travel in batches of this size, the
         last one padded, so that a row's prediction does not depend on the rows beside it.
     n_threads : int or None, default=None
         Threads of each operation; None lets onnxruntime take one for each core.
@@ -79,7 +82,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     {'hidden0.weight': 4, 'hidden1.weight': 4, 'output.weight': 4}
     """
 
-    def __init__(self, path, *, batch_size=256, n_threads=None):
+    def __init__(self, path, *, batch_size=None, n_threads=None):
         self.path = path
         self.batch_size = batch_size
         self.n_threads = n_threads
@@ -195,7 +198,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
             )
         whole = metadata.input_dtype.startswith("int")
         X = cast(X, np.dtype(np.int64 if whole else np.float32))
-        size = _check_count(self.batch_size, "batch_size")
+        size = self._size_of_batches(metadata.input_shape)
         parts = []
         for start in range(0, len(X), size):
             batch = X[start : start + size]
@@ -208,6 +211,11 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     def __getstate__(self):
         self._model  # noqa: B018 - the content travels along
         return super().__getstate__()
+
+    def _size_of_batches(self, shape):
+        if self.batch_size is None:
+            return max(1, min(256, _NUMBERS // max(1, math.prod(shape))))
+        return _check_count(self.batch_size, "batch_size")
 
     def __sklearn_is_fitted__(self):
         return True
