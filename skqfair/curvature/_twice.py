@@ -2,7 +2,7 @@
 
 For the gradient by a weight's gradient torch swaps samples and channels of large tensors; a backward
 convolution does the same in place. BatchNorm in eval mode is a scale and a shift. With both, a
-Hessian-vector product of a ConvNet takes 0.65 of the time.
+Hessian-vector product of a ConvNet takes 0.8 (few channels) to 0.92 of the processor time.
 """
 
 from contextlib import contextmanager

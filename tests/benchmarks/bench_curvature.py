@@ -1,11 +1,13 @@
 """Eigenvalues, traces and gradient norms of groups against PyHessian, curvlinops and BackPACK."""
 
 import copy
+import itertools
 import json
-import resource
 import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -91,15 +93,6 @@ def members(X, y, groups):
     return [(X[groups == g], y[groups == g]) for g in np.unique(groups)]
 
 
-def tolerance(cases, exact):
-    """The largest tolerance of PyHessian with an error of at most 1e-3 for every group and width."""
-    for tol in 10.0 ** np.arange(-3, -7.5, -0.5):
-        found = [pyhessian(data, module, tol) for module, data in cases]
-        if np.abs(np.array(found) / exact - 1).max() <= 1e-3:
-            break
-    return tol
-
-
 def pyhessian(data, module, tol):
     """Largest eigenvalues by PyHessian, which starts at random."""
     from pyhessian import hessian
@@ -126,15 +119,15 @@ def curvlinops(data, module):
     return np.array(values)
 
 
-def eigenvalues(rounds=2):
-    """Rows on the time of the largest eigenvalues of all groups, for the float net, 4 and 2 bits."""
-    module, X, y, groups = trained()
+def solvers(seed, epochs):
+    """Times of other solvers / ours on one training, float, 4 and 2 bits, and the largest errors."""
+    module, X, y, groups = trained(seed=seed, epochs=epochs)
     data = members(X, y, groups)
     schemes = [QuantizationScheme(bits) for bits in (4, 2)]
     nets = [module, *(convert(module, scheme).module.requires_grad_(True) for scheme in schemes)]
     doubles = [copy.deepcopy(net).double() for net in nets]
     exact = np.array([group_hessian_eigenvalues(m, X, y, groups, tol=1e-5)[:, 0] for m in doubles])
-    cases = [(copy.deepcopy(m), data) for m in nets]  # PyHessian leaves gradients with graphs
+    cases = [copy.deepcopy(m) for m in nets]  # PyHessian leaves gradients with graphs
 
     def ours():
         values, vectors = [], None
@@ -145,22 +138,65 @@ def eigenvalues(rounds=2):
             values.append(found[:, 0])
         return np.array(values)
 
-    tol = tolerance(cases, exact)
-    ways = {
-        "ours": ours,
-        "PyHessian": lambda: np.array([pyhessian(data, m, tol) for m, data in cases]),
-        "curvlinops": lambda: np.array([curvlinops(data, m) for m, data in cases]),
-    }
-    errors = {name: np.abs(way() / exact - 1).max() for name, way in ways.items()}
-    times = interleaved(ways, rounds)
-    for name, aim in (("PyHessian", 6), ("curvlinops", 3)):
-        text = f"{name} at tol={tol:.0e}" if name == "PyHessian" else f"{name} and eigsh at tol=1e-3"
+    def compared(way):
+        seconds, error = [], []
+        for each in (way, ours):
+            start = time.perf_counter()
+            error.append(np.abs(each() / exact - 1).max())
+            seconds.append(time.perf_counter() - start)
+        return seconds[0] / seconds[1], *error
+
+    ours()  # loads what is lazy
+    ratio, error, own = compared(lambda: np.array([curvlinops(data, m) for m in cases]))
+    ratios, errors = {"curvlinops": ratio}, {"curvlinops": error, "ours": own}
+    for tol in 10.0 ** -np.arange(3, 9):  # tighter until PyHessian is as accurate
+        ratio, error, _ = compared(lambda tol=tol: np.array([pyhessian(data, m, tol) for m in cases]))
+        for name, most in (("loose", 1e-3), ("equal", own)):
+            if error <= most and name not in ratios:
+                ratios[name], errors[name] = ratio, error
+        if error <= own:
+            break
+    for name in ("loose", "equal"):  # where it does not get there: what its last attempt took
+        ratios.setdefault(name, ratio), errors.setdefault(name, error)
+    return ratios, errors
+
+
+def eigenvalues():
+    """Rows on the time of the largest eigenvalues of all groups, for several trainings."""
+    found = [solvers(seed, epochs) for seed in (0, 1) for epochs in (3, 10, 30)]
+    own = max(errors["ours"] for _, errors in found)
+    for name, text, aim in (
+        ("loose", "PyHessian where its errors are at most 1e-3", ">= 6"),
+        ("equal", "PyHessian where its errors are at most ours", ">= 6"),
+        ("curvlinops", "curvlinops and eigsh at tol=1e-3", ">= 3"),
+    ):
+        ratios = [ratios[name] for ratios, _ in found]
+        error = max(errors[name] for _, errors in found)
         yield Row(
             f"largest eigenvalues, float, 4 and 2 bits: time of {text} / ours",
-            f"{times.ratio(name, 'ours'):.1f}",
-            f">= {aim}",
-            f"largest error {errors[name]:.0e}, ours {errors['ours']:.0e}",
+            f"{np.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}, {len(ratios)} trainings)",
+            aim,
+            f"largest error {error:.0e}, ours {own:.0e}",
         )
+
+
+def needed():
+    """A row on the products after which the Krylov space of a random start has the value to 1e-3."""
+    counts = []
+    for seed in range(3):
+        module, X, y, groups = trained(seed=seed)
+        problem = Problem(module, X, y, groups)
+        with evaluating(module):
+            for rows in problem.members():
+                hessian = Hessian(problem, rows)
+                exact = extreme_eigenvalues(hessian, tol=1e-5).values[0]
+                for m in range(1, 100):
+                    found = extreme_eigenvalues(hessian, tol=1e-9, max_iter=m)
+                    if abs(found.values[0] / exact - 1) <= 1e-3:
+                        break
+                counts.append(m)
+    text = "products a group with which any Krylov method can have 1e-3 from a random start"
+    yield Row(text, f"{np.mean(counts):.1f}", "")
 
 
 def product_against_gradient(rounds=15):
@@ -302,41 +338,44 @@ def memory():
     """Peak memory of a fresh process for eigenvalues, traces and per-sample norms."""
     from skqfair.curvature._problem import MEMORY_BUDGET
 
-    for kind, most in (("mlp", 50_000), ("convnet", 10_000)):
-        for n in (2000, most):
-            script = [sys.executable, __file__, kind, str(n)]
+    for kind in ("mlp", "convnet"):
+        for n, batch_size in itertools.product((2000, 50_000), (None, 256)):
+            script = [sys.executable, __file__, kind, str(n), str(batch_size or "")]
             printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
             before, after, own, seconds = json.loads(printed)
             yield Row(
-                f"peak memory, {kind}, n = {n:,}: above that before the call",
+                f"peak memory, {kind}, n = {n:,}, batch_size={batch_size}: above that before the calls",
                 f"{(after - before) / 2**20:.0f} MiB",
-                f"<= {MEMORY_BUDGET / 2**20:.0f} MiB and a copy of X",
+                "does not grow" if batch_size else f"<= {MEMORY_BUDGET / 2**20:.0f} MiB and a copy of X",
                 f"X {own / 2**20:.0f} MiB; {seconds:.0f} s",
             )
 
 
-def measure_memory(kind, n):
-    """Print peaks before and after, the bytes of X, and seconds, in a process of its own."""
-    import time
+def peak():
+    """The most bytes that this process has had; what getrusage says begins with those of its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
+
+def measure_memory(kind, n, batch_size=None):
+    """Print peaks before and after, the bytes of X, and seconds, in a process of its own."""
     torch.manual_seed(0)
     groups = np.random.default_rng(0).choice(5, n, p=SHARES[5])
     if kind == "mlp":
-        module, X = MLP(100, 10, hidden_sizes=(256, 256)), torch.randn(n, 100)
+        module, X = MLP(100, 3, hidden_sizes=(256, 256)), torch.randn(n, 100)
     else:
-        module, X = ConvNet(1, 10, widths=(8, 16)), torch.randn(n, 1, 12, 12)
-    y = torch.randint(10, (n,))
+        module, X = ConvNet(1, 3, widths=(8, 16)), torch.randn(n, 1, 12, 12)
+    y = torch.randint(3, (n,))
     few = slice(0, 64)
-    group_hessian_eigenvalues(module, X[few], y[few], groups[few], max_iter=500)  # loads what is lazy
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    group_hessian_eigenvalues(module, X[few], y[few], groups[few], max_iter=100)  # loads what is lazy
+    before = peak()
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        group_hessian_eigenvalues(module, X, y, groups, max_iter=8)
-    group_hessian_trace(module, X, y, groups)
-    per_sample_gradient_norms(module, X, y)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps([before, after, X.nbytes, time.perf_counter() - start]))
+        group_hessian_eigenvalues(module, X, y, groups, max_iter=1, batch_size=batch_size)
+    group_hessian_trace(module, X, y, groups, batch_size=batch_size)
+    per_sample_gradient_norms(module, X, y, batch_size=batch_size)
+    print(json.dumps([before, peak(), X.nbytes, time.perf_counter() - start]))
 
 
 def tables():
@@ -345,7 +384,7 @@ def tables():
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     yield (
         "Curvature of 5 unequal groups, MLP 100-256-256-10, 2,000 samples",
-        [*passes(), *eigenvalues(), *product_against_gradient(), *traces()],
+        [*passes(), *needed(), *eigenvalues(), *product_against_gradient(), *traces()],
     )
     yield "Norms of per-sample gradients", list(per_sample())
     yield "Curvature: cost against n, groups and weights, in gradient passes", list(costs())
@@ -353,4 +392,4 @@ def tables():
 
 
 if __name__ == "__main__":
-    measure_memory(sys.argv[1], int(sys.argv[2]))
+    measure_memory(sys.argv[1], *map(int, filter(None, sys.argv[2:])))
