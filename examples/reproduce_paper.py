@@ -56,6 +56,8 @@ def parse(arguments=None):
     options.seeds = (5 if options.data else 3) if options.seeds is None else options.seeds
     if options.seeds < 1 or options.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
+    if options.curvature_samples < 2:
+        parser.error(f"--curvature-samples must be at least 2, got {options.curvature_samples}")
     if not all(2 <= bits <= 16 for bits in options.bits):
         parser.error(f"--bits must be 2..16, got {options.bits}")
     return options

@@ -1,4 +1,7 @@
-"""The figures, drawn from the tables alone: means over seeds, whiskers are 95 % t-intervals."""
+"""The figures, drawn from the tables alone: means over seeds, whiskers are 95 % t-intervals.
+
+Lines of single groups against bits are without whiskers, which would hide each other.
+"""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,11 +19,11 @@ def _axes(n_rows, n_columns, height=2.5):
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
-def _line(axis, x, arrays, label=None, **style):
-    """Draw the means of arrays over seeds, with whiskers."""
+def _line(axis, x, arrays, label=None, whiskers=True, **style):
+    """Draw the means of arrays over seeds."""
     found = [compare(values) for values in arrays]
     means = np.array([f["mean"] for f in found])
-    half = np.nan_to_num([f["high"] - f["mean"] for f in found])
+    half = np.nan_to_num([f["high"] - f["mean"] for f in found]) if whiskers else None
     axis.errorbar(x, means, half, label=label, capsize=2, lw=1.2, ms=3, **{"marker": "o", **style})
 
 
@@ -58,8 +61,10 @@ def _by_size(r, task, values):
 
 
 def _group_colors(r, task):
-    """Return the groups from the smallest, with a position and a color from dark to light."""
+    """Return the groups from the smallest, each with its color: one of a few, or from dark to light."""
     order = np.argsort(r.sizes(task).mean(axis=1))
+    if len(order) <= len(_COLORS):
+        return list(zip(order, _COLORS, strict=False))
     shades = np.linspace(0, 0.8, len(order))
     return [
         (g, (0.85 * s + 0.1, 0.25 + 0.5 * s, 0.7 - 0.2 * s)) for g, s in zip(order, shades, strict=True)
@@ -82,7 +87,7 @@ def precision(r):
         names = r.group_names(task)
         steps = [r.by_group("accuracy", task, *k) for k in [("float",), *(("plain", b) for b in r.bits)]]
         for g, color in _group_colors(r, task):
-            _line(row[2], x, [step[g] for step in steps], names[g], color=color)
+            _line(row[2], x, [step[g] for step in steps], names[g], False, color=color)
         row[2].set_title(f"{task}: by group, plain, weights", fontsize=9)
         row[2].set_ylabel("accuracy")
         _share(row[2])
@@ -131,7 +136,7 @@ def cascade(r):
         for axis, column in zip(row[1:], titles, strict=True):
             steps = [r.by_group(column, task, *key) for key in keys]
             for g, color in _group_colors(r, task):
-                _line(axis, x, [step[g] for step in steps], names[g], color=color)
+                _line(axis, x, [step[g] for step in steps], names[g], False, color=color)
             axis.set_title(f"{task}: {column.replace('_', ' ')}, plain", fontsize=9)
         _log(row[1])
         _log(row[2])

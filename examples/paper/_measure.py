@@ -68,7 +68,8 @@ class CurvatureSamples:
     def measure(self, module, only_matched=False, **keys):
         """Return the rows of a module; its eigenvectors start the next one's.
 
-        With ``only_matched`` the plain eigenvalues of groups that are larger are NaN, to save time.
+        With ``only_matched`` the plain eigenvalues of groups that are larger are NaN, of 0 samples, to
+        save time.
         """
         everyone = np.arange(len(self.split.y_test))
         groups = np.arange(len(self.names))
@@ -78,7 +79,8 @@ class CurvatureSamples:
         if self.larger.any() and not only_matched:
             larger = self._rows(np.where(self.larger, self.plain, 0))
             plain_values[self.larger] = self._eigenvalues(module, larger, "plain")
-        plain = self._norms(module, everyone), self.counts, plain_values, self.plain
+        n_plain = np.where(np.isnan(plain_values), 0, self.plain)
+        plain = self._norms(module, everyone), self.counts, plain_values, n_plain
         sizes = np.full(len(groups), self.matched)
         found = []
         for name, (norms, n_norms, eigenvalues, n_eigenvalues) in {

@@ -70,7 +70,7 @@ def draw(folder):
     for name, (function, _) in FIGURES.items():
         drawn = io.BytesIO()
         function(results).savefig(drawn)
-        image = Image.open(drawn).convert("RGB").quantize(32)
+        image = Image.open(drawn).convert("RGB").quantize(64)
         image.save(folder / f"{name}.png", optimize=True, pnginfo=source)
 
 
@@ -111,7 +111,12 @@ def render(folder, images=""):
         number = numbers[claim.figure]
         cells = (claim.text, claim.measured, count, ends, f"**{row.verdict}**")
         lines.append("| " + " | ".join(cells) + f" | [{number}](#figure-{number}) |")
-    lines += ["", _RULE, "## Figures\n", "Means over the seeds, whiskers are 95 % t-intervals.\n"]
+    lines += [
+        "",
+        _RULE,
+        "## Figures\n",
+        "Means over the seeds; whiskers are 95 % t-intervals, left out where lines are groups.\n",
+    ]
     for name, (_, caption) in FIGURES.items():
         heading = f"### Figure {numbers[name]}\n"
         lines += [heading, f"{caption}\n", f"![{caption}]({images}{name}.png)\n"]

@@ -87,6 +87,7 @@ def test_curvature_is_measured_on_the_samples_that_it_says(trained):
     some = pd.DataFrame(samples.measure(clf.module_, only_matched=True)).set_index(["sizes", "group"])
     missing = some.loc["plain", "hessian_max_eigenvalue"].isna()
     assert missing.to_dict() == (counts.clip(upper=12) > matched).to_dict()
+    assert (some.loc["plain", "n_hessian"] == 0).equals(missing)
     assert some.loc["matched"].notna().all(axis=None)
 
 

@@ -165,6 +165,7 @@ def test_other_settings_in_the_same_folder_are_an_error(study, tiny):
     [
         (["--tasks", "gender"], "--tasks: ['gender'] not among ('adult', 'digits')"),
         (["--bits", "1"], "--bits must be 2..16, got [1]"),
+        (["--curvature-samples", "1"], "--curvature-samples must be at least 2, got 1"),
         (["--seeds", "0"], "--seeds and --jobs must be at least 1"),
     ],
 )
