@@ -70,7 +70,7 @@ def draw(folder):
     for name, (function, _) in FIGURES.items():
         drawn = io.BytesIO()
         function(results).savefig(drawn)
-        image = Image.open(drawn).convert("RGB").quantize(64)
+        image = Image.open(drawn).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
         image.save(folder / f"{name}.png", optimize=True, pnginfo=source)
 
 
