@@ -117,6 +117,7 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
         for name, tensor in getattr(estimator, "quantized_weights_", {}).items()
     }
     opset = _check_opset(opset, weights)
+    metadata = describe(estimator, network, report)
     if X_example is None:
         X = _made_up(estimator)
     else:
@@ -126,7 +127,7 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     _use_integers(model, parameters, weights, None if X_example is None else X)
     model.ir_version = _IR_VERSION if opset < _OPSET_INT2 else _IR_VERSION_INT2
     model.producer_name, model.producer_version = "skqfair", skqfair.__version__
-    model.metadata_props.update(describe(estimator, network, report))
+    model.metadata_props.update(metadata)
     content = ir.to_proto(model).SerializeToString()
     _check_outputs(content, estimator, network, X)
     _write(target, content)
