@@ -29,8 +29,9 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     path : str, path or bytes
         The file, or its content. A file is read once, when it is first needed.
     batch_size : int or None, default=None
-        Samples computed at a time; None takes 256, or fewer where samples are large. Rows of two-dimensional input travel in batches of this size, the
-        last one padded, so that a row's prediction does not depend on the rows beside it.
+        Samples computed at a time; None takes 256, or fewer where samples are large. Rows of
+        two-dimensional input travel in batches of this size, the last one padded, so that a row's
+        prediction does not depend on the rows beside it.
     n_threads : int or None, default=None
         Threads of each operation; None lets onnxruntime take one for each core.
 
