@@ -92,6 +92,7 @@ def parity_report(
     _check_limits(min_agreement, max_fvo_difference, on_failure)
     check_aligned(X, y, "y", "X")
     check_aligned(X, sensitive_features, "sensitive_features", "X")
+    check_aligned(y, sensitive_features, "sensitive_features", "y")
     y = as_labels(y, "y")
     groups = encode_groups(sensitive_features, len(y))
     if not np.array_equal(estimator.classes_, onnx.classes_):
