@@ -1,11 +1,12 @@
 """From a fitted module to an ONNX graph: inputs quantized as in the module, weights by name."""
 
 import copy
+import io
 import logging
 import re
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import torch
 from onnxscript import optimizer
@@ -175,7 +176,7 @@ def _quiet():
         logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     ]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
