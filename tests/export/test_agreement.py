@@ -119,10 +119,11 @@ def trained():
         if name not in found:
             make, data = KINDS[name]
             X, y, groups = data()
-            epochs = {"mlp": 3, "convnet": 10, "resnet18": 10}.get(name, 4)
-            options = {"max_epochs": epochs, "lr": 0.002 if data is images else 0.003, "batch_size": 64}
+            epochs = {"mlp": 3, "convnet": 10, "resnet18": 6}.get(name, 4)
+            rate = {"convnet": 0.002, "resnet18": 0.002}.get(name, 0.003)
+            options = {"max_epochs": epochs, "lr": rate, "batch_size": 64}
             options |= {} if make is None else {"module": seeded(make)}
-            rows = len(X) // (2 if data is images else 3)
+            rows = len(X) // (2 if data is images else 3) // 64 * 64  # BatchNorm takes no rest of 2
             net = QuantizedClassifier(make_classifier(**options), weight_bits=None, random_state=0)
             net.fit(X[:rows], y[:rows])
             held_out = X[rows:], y[rows:], groups[rows:]
@@ -145,7 +146,7 @@ def test_groups_keep_predictions_and_gap(name, bits, example, trained, tmp_path)
     deployed = OnnxClassifier(path)
     report = parity_report(classifier, deployed, *held_out, on_failure="ignore")
     majority = pd.Series(held_out[1]).value_counts(normalize=True).iloc[0]
-    assert accuracy > majority + 0.02  # it has learned something
+    assert accuracy > (0.95 if name in ("convnet", "resnet18") else majority + 0.02)  # it has learned
     # few bits without fine-tuning may leave little of it: then nothing is far from a boundary
     wrecked = example and classifier.score(*held_out[:2]) < accuracy - 0.05
     allowed = np.ceil(report["count"] * (0.1 if wrecked else 0.005))
