@@ -14,6 +14,7 @@ __all__ = [
     "check_aligned",
     "check_length",
     "check_no_missing",
+    "check_sample_shape",
     "check_weights",
     "encode_groups",
     "import_extra",
@@ -95,6 +96,15 @@ def check_no_missing(labels, name):
     """Raise if an array of labels has missing values."""
     if labels.dtype.kind in "OfM" and (missing := int(pd.isna(labels).sum())):
         raise ValueError(f"{name} has {missing} missing labels (None or NaN); drop these samples.")
+
+
+def check_sample_shape(X, shape, taken):
+    """Raise if the samples of ``X`` have not ``shape``; ``taken`` says who takes them, with its verb."""
+    if X.shape[1:] != tuple(shape):
+        raise ValueError(
+            f"X has samples of shape {X.shape[1:]}, but {taken} samples of shape {tuple(shape)}; "
+            "pass samples of that shape."
+        )
 
 
 def check_weights(sample_weight, n_samples):

@@ -11,7 +11,14 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._validation import Groups, check_aligned, check_no_missing, check_weights, encode_groups
+from skqfair._validation import (
+    Groups,
+    check_aligned,
+    check_no_missing,
+    check_sample_shape,
+    check_weights,
+    encode_groups,
+)
 from skqfair.classifiers._cache import Cache
 from skqfair.classifiers._network import Network
 from skqfair.classifiers._seeding import draw_seed, seeded
@@ -245,11 +252,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
     def _prediction_input(self, X):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
-        if X.shape[1:] != self.input_shape_:
-            raise ValueError(
-                f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was fitted on samples "
-                f"of shape {self.input_shape_}; pass samples of that shape."
-            )
+        check_sample_shape(X, self.input_shape_, f"{type(self).__name__} was fitted on")
         return Network.of_trained(self.estimator_), cast(X, self._input_dtype)
 
     def _logits(self, network, X):

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._validation import Groups, check_aligned, encode_groups
+from skqfair._validation import Groups, check_aligned, check_sample_shape, encode_groups
 from skqfair.classifiers._base import positions
 from skqfair.classifiers._seeding import draw_seed
 from skqfair.classifiers._state import SavedState
@@ -304,11 +304,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
-        if X.shape[1:] != self._shape:
-            raise ValueError(
-                f"X has samples of shape {X.shape[1:]}, but the diagnostics were fitted on samples of "
-                f"shape {self._shape}; pass samples of that shape."
-            )
+        check_sample_shape(X, self._shape, "the diagnostics were fitted on")
         columns, reference = [], None
         for version in self._versions:
             logits = version.logits(version.input(X))

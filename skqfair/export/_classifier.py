@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import validate_data
 
+from skqfair._validation import check_sample_shape
 from skqfair.classifiers._base import cast, log_probabilities
 from skqfair.export._metadata import read
 from skqfair.export._session import open_session, run
@@ -192,11 +193,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         """Return logits in float64, shape (n, C)."""
         metadata = self.metadata_
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
-        if X.shape[1:] != metadata.input_shape:
-            raise ValueError(
-                f"X has samples of shape {X.shape[1:]}, but the model was exported for samples of shape "
-                f"{metadata.input_shape}; pass samples of that shape."
-            )
+        check_sample_shape(X, metadata.input_shape, "the model was exported for")
         whole = metadata.input_dtype.startswith("int")
         X = cast(X, np.dtype(np.int64 if whole else np.float32))
         size = self._size_of_batches(metadata.input_shape)

@@ -15,6 +15,7 @@ from skqfair.export._graph import (
     values_of,
 )
 from skqfair.quantization._affine import q_max
+from skqfair.quantization._quantize import channel_shape
 
 __all__ = [
     "StoredWeight",
@@ -89,9 +90,7 @@ class StoredWeight:
 
     def scaled(self, factor, axis):
         """Return the weight times one factor a channel: in the scales, the sign in the codes."""
-        shape = [1] * self.codes.ndim
-        shape[axis] = -1
-        factor = factor.reshape(shape)
+        factor = factor.reshape(channel_shape(self.codes, axis))
         scale = np.abs(self.scale.astype(np.float64) * factor).astype(np.float32)
         codes = self.codes * np.sign(factor).astype(self.codes.dtype)
         gone = scale == 0
@@ -177,9 +176,7 @@ def _channel_axis(layer):
 
 def _scale_float(graph, weight, factor, axis):
     values = values_of(weight)
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    scaled = (values * factor.reshape(shape)).astype(np.float32)
+    scaled = (values * factor.reshape(channel_shape(values, axis))).astype(np.float32)
     redirect(weight, add_constant(graph, f"{weight.name}.folded", scaled))
 
 
