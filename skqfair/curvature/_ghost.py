@@ -3,12 +3,15 @@ r"""Norms of per-sample gradients in closed form, layer by layer.
 The gradient of sample i by the weight of a linear layer is :math:`\sum_t g_{it} a_{it}^\top`, with
 the inputs a and the gradients g of its outputs at the positions t (one for plain features, pixels for
 a convolution, tokens for a sequence; several calls of one layer only add positions). Its norm needs no
-weight gradient: for one position it is :math:`\|g_i\| \|a_i\|`.
+weight gradient: for one position it is :math:`\|g_i\| \|a_i\|`, for few ones
+:math:`\sum_{ts} (a_{it}^\top a_{is}) (g_{it}^\top g_{is})` takes less than the gradient.
 
 References
 ----------
 Goodfellow, I. (2015). Efficient per-example gradient computations. arXiv:1510.01799.
 """
+
+import itertools
 
 import torch
 from torch import nn
@@ -18,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 __all__ = ["square_norms", "supported"]
 
 _BYTES = 2**27  # that gradients of single samples may take
-_FEW_POSITIONS = 64  # up to which a convolution is faster unfolded: 12 times at 256 channels
 
 
 def supported(module):
@@ -28,7 +30,7 @@ def supported(module):
     if isinstance(module, _BatchNorm):
         return module.track_running_stats
     if isinstance(module, _CONVOLUTIONS):
-        return module.padding_mode == "zeros"
+        return module.padding_mode == "zeros" and not _is_lopsided(module)
     return type(module) in _RULES
 
 
@@ -76,17 +78,25 @@ def _square(values):
 def _linear(module, inputs, grads):
     if len(inputs) == 1 and inputs[0].ndim == 2:
         return _square(inputs[0]) * _square(grads[0])
-    a = torch.cat([x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in inputs], 1)
-    g = torch.cat([x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in grads], 1)
-    return _outer(a, g)
-
-
-def _outer(a, g):
-    """Return the squared norms of sum_t g_t a_t', for (n, t, d) inputs and (n, t, e) gradients."""
-    positions, d, e = a.shape[1], a.shape[2], g.shape[2]
-    if positions * (d + e) < d * e:
-        return ((a @ a.mT) * (g @ g.mT)).sum((1, 2))
+    a = _joined([x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in inputs])
+    g = _joined([x.flatten(1, -2) if x.ndim > 2 else x[:, None] for x in grads])
+    if _share(a.shape[1], a.shape[2], g.shape[2]) < 1:
+        return _inner(a @ a.mT, g @ g.mT)
     return _square(g.mT @ a)
+
+
+def _joined(calls):
+    return calls[0] if len(calls) == 1 else torch.cat(calls, 1)  # torch copies a single one
+
+
+def _share(positions, d, e):
+    """Return what products of all pairs of positions take, in gradients of shape (e, d)."""
+    return positions * (d + e) / (d * e)
+
+
+def _inner(a, g):
+    """Return sums of products over positions, from those of inputs and those of gradients."""
+    return torch.linalg.vecdot(a.flatten(1), g.flatten(1)).clamp_min(0)  # rounding may leave less
 
 
 def _convolution(module, inputs, grads):
@@ -105,11 +115,11 @@ def _convolution(module, inputs, grads):
         weight = module.weight.detach()
         return backward(g[None], a[None], weight, None, *options, [False, True, False])[1]
 
-    if _is_plain(module) and all(g.shape[2] * g.shape[3] <= _FEW_POSITIONS for g in grads):
-        unfold = {"kernel_size": shape[2:], "padding": options[1]}
-        unfold |= {"stride": options[0], "dilation": options[2]}
-        a = torch.cat([functional.unfold(a, **unfold) for a in inputs], 2)
-        return _outer(a.mT, torch.cat([g.flatten(2) for g in grads], 2).mT)
+    if isinstance(module, nn.Conv2d) and module.groups == 1 and len(inputs) == 1:
+        # twice, as the gradients of single samples are slow where there are few positions
+        if _share(grads[0][0, 0].numel(), shape[1:].numel(), shape[0]) < 2:
+            g = grads[0].flatten(2)
+            return _inner(_patch_products(module, inputs[0], grads[0].shape[2:]), g.mT @ g)
     # each sample has a gradient as large as the weight: not those of all samples at once
     at_once = max(1, _BYTES // (module.weight.numel() * grads[0].element_size()))
     parts = zip(*(x.split(at_once) for x in (*inputs, *grads)), strict=True)
@@ -120,8 +130,25 @@ def _convolution(module, inputs, grads):
     return torch.cat(found)
 
 
-def _is_plain(module):
-    return isinstance(module, nn.Conv2d) and module.groups == 1
+def _patch_products(module, inputs, size):
+    """Return the products of the patches at all positions: (n, t, t), one offset of the kernel by one."""
+    top, left = _padding(module)
+    padded = functional.pad(inputs, (left, left, top, top))
+    total = padded.new_zeros(len(padded), size.numel(), size.numel())
+    places = zip(module.kernel_size, module.dilation, module.stride, size, strict=True)
+    rows, columns = (
+        [slice(k * d, k * d + s * (n - 1) + 1, s) for k in range(kernel)] for kernel, d, s, n in places
+    )
+    for row, column in itertools.product(rows, columns):
+        part = padded[:, :, row, column].flatten(2)
+        total.baddbmm_(part.mT, part)
+    return total
+
+
+def _is_lopsided(module):
+    """Whether a convolution pads more at one end: "same" for a kernel of even length."""
+    sizes = zip(module.kernel_size, module.dilation, strict=True)
+    return module.padding == "same" and any(d * (k - 1) % 2 for k, d in sizes)
 
 
 def _padding(module):
@@ -134,8 +161,9 @@ def _padding(module):
 
 def _batchnorm(module, inputs, grads):
     shape = (1, -1) + (1,) * (inputs[0].ndim - 2)
-    mean, std = module.running_mean.view(shape), (module.running_var + module.eps).sqrt().view(shape)
-    return _by_normalised(module, [(a - mean) / std for a in inputs], grads)
+    mean, std = module.running_mean.view(shape), (module.running_var + module.eps).sqrt()
+    calls = zip(inputs, grads, strict=True)  # in place: each copy of the inputs counts
+    return _square(sum(_over_positions(module, (a - mean).mul_(g)) for a, g in calls) / std)
 
 
 def _layernorm(module, inputs, grads):
@@ -155,12 +183,12 @@ def _by_normalised(module, inputs, grads):
 
 
 def _embedding(module, inputs, grads):
-    tokens = torch.cat([x.reshape(len(x), -1) for x in inputs], 1)
-    g = torch.cat([x.reshape(len(x), -1, x.shape[-1]) for x in grads], 1)
+    tokens = _joined([x.reshape(len(x), -1) for x in inputs])
+    g = _joined([x.reshape(len(x), -1, x.shape[-1]) for x in grads])
     if module.padding_idx is not None:
         g = g * (tokens != module.padding_idx)[..., None]
     same = (tokens[:, :, None] == tokens[:, None, :]).to(g.dtype)
-    return ((g @ g.mT) * same).sum((1, 2))
+    return _inner(g @ g.mT, same)
 
 
 _CONVOLUTIONS = (
