@@ -115,11 +115,11 @@ def _convolution(module, inputs, grads):
         weight = module.weight.detach()
         return backward(g[None], a[None], weight, None, *options, [False, True, False])[1]
 
-    if isinstance(module, nn.Conv2d) and module.groups == 1 and len(inputs) == 1:
-        # twice, as the gradients of single samples are slow where there are few positions
-        if _share(grads[0][0, 0].numel(), shape[1:].numel(), shape[0]) < 2:
-            g = grads[0].flatten(2)
-            return _inner(_patch_products(module, inputs[0], grads[0].shape[2:]), g.mT @ g)
+    # 2, as the gradients of single samples are slow where there are few positions
+    few = _share(grads[0][0, 0].numel(), shape[1:].numel(), shape[0]) < 2
+    if few and isinstance(module, nn.Conv2d) and module.groups == 1 and len(inputs) == 1:
+        g = grads[0].flatten(2)
+        return _inner(_patch_products(module, inputs[0], grads[0].shape[2:]), g.mT @ g)
     # each sample has a gradient as large as the weight: not those of all samples at once
     at_once = max(1, _BYTES // (module.weight.numel() * grads[0].element_size()))
     parts = zip(*(x.split(at_once) for x in (*inputs, *grads)), strict=True)
@@ -131,7 +131,7 @@ def _convolution(module, inputs, grads):
 
 
 def _patch_products(module, inputs, size):
-    """Return the products of the patches at all positions: (n, t, t), one offset of the kernel by one."""
+    """Return the products of the patches at all positions, (n, t, t): a sum over offsets in them."""
     top, left = _padding(module)
     padded = functional.pad(inputs, (left, left, top, top))
     total = padded.new_zeros(len(padded), size.numel(), size.numel())

@@ -20,7 +20,7 @@ __all__ = ["Eigenpairs", "lanczos"]
 
 _BLOCK = 16  # vectors by which the basis grows
 _SEED = 86_243  # of further starts, which must not be those of the caller again
-_FEWEST = 7  # products before a start near another eigenvector may count as the largest
+_FEWEST = 5  # products before a start near another eigenvector may count as the largest
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
     vector, restarts = start / torch.linalg.vector_norm(start), 0
     for m in range(1, min(max_iter, n) + 1):
         if p + m > len(basis):
-            basis = torch.cat([basis, basis.new_empty((min(_BLOCK, n), len(start)))])
+            old, basis = basis, basis.new_empty((len(basis) + min(_BLOCK, n), len(start)))
+            basis[: len(old)] = old  # what is not written to takes no memory
         basis[p + m - 1] = vector
         image = product(vector)
         diagonal.append(float(torch.dot(image, vector)))

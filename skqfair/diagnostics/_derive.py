@@ -52,9 +52,11 @@ def derive(
     drawn = draw_rows(groups, N_DRAWS, match=match, max_samples=max_samples, rng=rng)
     n_matched = np.array([len(rows[0]) for rows in drawn])
     _warn_of_small(groups, n_matched, match)
-    for problem in problems.values():
-        with evaluating(problem.module):
-            trace_method(problem)  # asked once, the draws remember
+    first, *others = problems.values()
+    with evaluating(first.module):
+        trace_method(first)  # asked once, the draws remember
+    for problem in others:  # the same network with other weights
+        problem.closed_form, problem.trace_method = first.closed_form, first.trace_method
     tasks, keys = [], []
     for g, draws in enumerate(drawn):
         for rows in draws:
