@@ -41,6 +41,11 @@ class Groups:
         """Samples of each group, shape (G,)."""
         return np.bincount(self.codes, minlength=len(self.index))
 
+    @classmethod
+    def of_all(cls, n_samples):
+        """Return one group of all samples, "all"."""
+        return cls(np.zeros(n_samples, dtype=np.int64), pd.Index(["all"], name="group"))
+
     def take(self, rows):
         """Return the groups of some of the samples, less those that have none there."""
         present, codes = np.unique(self.codes[rows], return_inverse=True)

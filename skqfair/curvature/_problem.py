@@ -74,10 +74,11 @@ class Problem:
         check_length(self.y, len(self.X), "y")
         if not len(self.X):
             raise ValueError("X is empty; at least one sample is needed.")
-        if isinstance(groups, Groups):
-            self.groups = groups
+        if groups is None:
+            self.groups = Groups.of_all(len(self.X))
         else:
-            self.groups = encode_groups(np.zeros(len(self.X)) if groups is None else groups, len(self.X))
+            given = isinstance(groups, Groups)
+            self.groups = groups if given else encode_groups(groups, len(self.X))
         self.sample_losses = _sample_losses(nn.CrossEntropyLoss() if criterion is None else criterion)
         self.batch_size = batch_size
         self._bytes, self._twice = None, False
@@ -91,7 +92,7 @@ class Problem:
         """Return the problem of some of the samples, as one group."""
         some = copy.copy(self)
         some.X, some.y = self.X[rows], self.y[rows]
-        some.groups = encode_groups(np.zeros(len(rows)), len(rows))
+        some.groups = Groups.of_all(len(rows))
         return some
 
     def members(self):

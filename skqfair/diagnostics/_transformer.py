@@ -351,8 +351,9 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 def _encode(sensitive_features, n_samples):
     """Return the groups, with one name each, and at least two samples in each."""
     if sensitive_features is None:
-        sensitive_features = np.full(n_samples, "all", dtype=object)
-    groups = encode_groups(sensitive_features, n_samples)
+        groups = Groups.of_all(n_samples)
+    else:
+        groups = encode_groups(sensitive_features, n_samples)
     index = groups.index
     if isinstance(index, pd.MultiIndex):
         index = pd.Index([", ".join(map(str, name)) for name in index])

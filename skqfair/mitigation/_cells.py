@@ -34,7 +34,7 @@ def make_cells(balance, y, classes, groups=None):
     if balance == "class":
         return Groups(y, by_class).take(slice(None))
     if groups is None:
-        return Groups(np.zeros(len(y), dtype=np.int64), pd.Index(["all"], name="group"))
+        return Groups.of_all(len(y))
     if balance == "group":
         return groups
     names = [
