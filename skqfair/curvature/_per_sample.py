@@ -94,14 +94,14 @@ def sample_square_norms(problem, rows):
 
 def closed_form_holds(problem):
     """Whether the closed forms reproduce plain gradients on a few rows."""
-    if not hasattr(problem, "closed_form"):
+    if problem.closed_form is None:
         _checked(problem, np.arange(min(_PROBE, len(problem.X))))
     return problem.closed_form
 
 
 def _checked(problem, rows):
     """Return squared norms by closed forms, None where they do not hold: two of them are compared."""
-    if hasattr(problem, "closed_form"):
+    if problem.closed_form is not None:
         return _closed_form(problem, rows) if problem.closed_form else None
     problem.closed_form, found = False, None
     covered = {id(p) for m in _layers(problem.module) for p in m.parameters(recurse=False)}

@@ -52,6 +52,10 @@ class Problem:
         Theirs, as in ``named_parameters()``.
     groups : Groups
         Of the samples.
+    closed_form : bool or None
+        Whether closed forms hold for the norms of per-sample gradients; None until that is asked.
+    trace_method : str or None
+        Which trace of the Hessian holds, "exact" or "stochastic"; None until that is asked.
     """
 
     def __init__(self, module, X, y, groups=None, *, criterion=None, batch_size=None, forward=None):
@@ -81,6 +85,7 @@ class Problem:
             self.groups = groups if given else encode_groups(groups, len(self.X))
         self.sample_losses = _sample_losses(nn.CrossEntropyLoss() if criterion is None else criterion)
         self.batch_size = batch_size
+        self.closed_form = self.trace_method = None
         self._bytes, self._twice = None, False
 
     @property

@@ -152,7 +152,7 @@ def trace_method(problem):
     str
         "exact" if the trace needs no probes, else "stochastic".
     """
-    if not hasattr(problem, "trace_method"):
+    if problem.trace_method is None:
         exact = (
             _is_cross_entropy(problem.criterion) and closed_form_holds(problem) and _is_linear(problem)
         )

@@ -19,6 +19,7 @@ from skqfair.curvature import (
     evaluating,
     extreme_eigenvalues,
     group_trace,
+    mean_gradient,
     sample_square_norms,
 )
 from skqfair.exceptions import DoubleBackwardError
@@ -44,7 +45,7 @@ def measure(problems, n_eigenvalues):
     problems : dict
         Version name to the Problem of the draw, with its ``trace_method``.
     n_eigenvalues : int
-        Of the largest.
+        Of the largest; 0 leaves curvature out.
 
     Returns
     -------
@@ -63,14 +64,17 @@ def measure(problems, n_eigenvalues):
 
 def _measure(problem, n_eigenvalues, start):
     rows = np.arange(len(problem.X))
-    hessian, n = Hessian(problem, rows), len(rows)
-    norm = float(torch.linalg.vector_norm(hessian.gradient.double()))
+    hessian, n = Hessian(problem, rows) if n_eigenvalues else None, len(rows)
+    gradient = hessian.gradient if hessian else mean_gradient(problem, rows)
+    norm = float(torch.linalg.vector_norm(gradient.double()))
     squares = sample_square_norms(problem, rows)
     variance = (squares.sum() - n * norm**2) / max(n - 1, 1)
     debiased = np.sqrt(max(0.0, norm**2 - variance / n))
     k = min(n_eigenvalues, problem.n_weights)
     error, vectors, converged = None, None, True
     largest, smallest, trace = np.full(n_eigenvalues, np.nan), np.nan, np.nan
+    if not n_eigenvalues:
+        return np.array([norm, debiased, np.nan, np.nan, np.nan]), largest, error, converged, vectors
     try:
         tolerances = _LOOSE if problem.n_weights > _SMALL else {}
         options = {"largest": k, "smallest": 1, "max_iter": MAX_ITER, **tolerances}

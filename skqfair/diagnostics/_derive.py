@@ -8,7 +8,7 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
-from skqfair.curvature import MAX_ITER, evaluating, trace_method
+from skqfair.curvature import MAX_ITER, closed_form_holds, evaluating, trace_method
 from skqfair.diagnostics._derivatives import expand, measure
 from skqfair.diagnostics._layers import weight_changes
 from skqfair.exceptions import NoCurvatureWarning, SmallGroupWarning
@@ -53,8 +53,10 @@ def derive(
     n_matched = np.array([len(rows[0]) for rows in drawn])
     _warn_of_small(groups, n_matched, match)
     first, *others = problems.values()
-    with evaluating(first.module):
-        trace_method(first)  # asked once, the draws remember
+    with evaluating(first.module):  # asked once, the draws remember
+        closed_form_holds(first)
+        if n_eigenvalues:
+            trace_method(first)
     for problem in others:  # the same network with other weights
         problem.closed_form, problem.trace_method = first.closed_form, first.trace_method
     tasks, keys = [], []

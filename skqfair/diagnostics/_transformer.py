@@ -57,7 +57,8 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         How scales are chosen.
     n_eigenvalues : int, default=1
-        How many of the largest Hessian eigenvalues.
+        How many of the largest Hessian eigenvalues. 0 leaves curvature out, which takes most of the
+        time: its columns are NaN.
     match_group_sizes : bool, default=True
         Compare gradients and curvature on equally many samples of each group, those of the smallest,
         over five draws. Without, the smaller group looks sharper only because it is smaller.
@@ -140,7 +141,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         "activation_bits": [Interval(numbers.Integral, 2, 16, closed="both"), None],
         "granularity": [StrOptions(set(GRANULARITIES))],
         "calibration": [StrOptions(set(CALIBRATIONS))],
-        "n_eigenvalues": [Interval(numbers.Integral, 1, None, closed="left")],
+        "n_eigenvalues": [Interval(numbers.Integral, 0, None, closed="left")],
         "match_group_sizes": ["boolean"],
         "max_samples": [Interval(numbers.Integral, 2, None, closed="left"), None],
         "random_state": ["random_state"],
@@ -279,7 +280,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             columns, derivatives.measured, groups.index, derivatives.n_matched
         )
         self.group_report_.attrs["hessian_trace_method"] = {
-            name: problem.trace_method for name, problem in problems.items()
+            name: problem.trace_method for name, problem in problems.items() if self.n_eigenvalues
         }
         self.hessian_eigenvalues_ = eigenvalue_table(derivatives.eigenvalues, groups.index)
         self.layer_report_ = layer_report(versions, modules)

@@ -83,8 +83,16 @@ class HessianSpectrumDisplay:
         ------
         NotFittedError
             If the diagnostics are not fitted.
+        ValueError
+            If they have no eigenvalues.
         """
-        return cls(fitted_table(diagnostics, "hessian_eigenvalues_")).plot(axes)
+        eigenvalues = fitted_table(diagnostics, "hessian_eigenvalues_")
+        if not len(eigenvalues):
+            raise ValueError(
+                "the diagnostics have no eigenvalues: n_eigenvalues is 0, or the model only predicts; "
+                "fit them on an estimator with n_eigenvalues of at least 1."
+            )
+        return cls(eigenvalues).plot(axes)
 
     def plot(self, axes=None):
         """Draw one panel for each bit width, or one in all if there is one eigenvalue a group.

@@ -83,7 +83,9 @@ class LayerSensitivityDisplay:
         self.figure_ = self.ax_ = None
 
     @classmethod
-    def from_diagnostics(cls, diagnostics, *, bits=None, column="excess_loss_second_order", ax=None):
+    def from_diagnostics(
+        cls, diagnostics, *, bits=None, column="excess_loss_second_order", ax=None, im_kw=None
+    ):
         """Make and plot the display from fitted diagnostics.
 
         Parameters
@@ -94,6 +96,8 @@ class LayerSensitivityDisplay:
             See the class.
         ax : matplotlib Axes, optional
             Where to draw.
+        im_kw : dict, optional
+            See :meth:`plot`.
 
         Returns
         -------
@@ -105,15 +109,17 @@ class LayerSensitivityDisplay:
         NotFittedError
             If the diagnostics are not fitted.
         """
-        return cls(fitted_table(diagnostics, "attribution_"), bits, column).plot(ax)
+        return cls(fitted_table(diagnostics, "attribution_"), bits, column).plot(ax, im_kw=im_kw)
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, im_kw=None):
         """Draw the map, with its numbers where there are at most 60 cells.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
             Where to draw; None makes a figure.
+        im_kw : dict, optional
+            Options of ``imshow``, e.g. ``{"vmin": -1, "vmax": 1}`` for the same colours in several maps.
 
         Returns
         -------
@@ -134,11 +140,14 @@ class LayerSensitivityDisplay:
         width = 2.2 + 0.075 * max(map(len, layers)) + 0.6 * len(groups)
         height = 0.8 + max(1.8, 0.22 * len(layers)) + slanted * 0.06 * max(map(len, groups))
         (ax,) = make_axes(ax, 1, panel=(width, height))
-        colors = {"cmap": "viridis"}
+        im_kw = im_kw or {}
+        options = {"aspect": "auto", "interpolation": "nearest", "cmap": "viridis"}
         if self.column.startswith("excess_loss"):
-            limit = float(abs(values).max()) or 1.0
-            colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-        image = ax.imshow(values, aspect="auto", interpolation="nearest", **colors)
+            options["cmap"] = "RdBu_r"
+            if "norm" not in im_kw:
+                limit = float(abs(values).max()) or 1.0
+                options |= {"vmin": -limit, "vmax": limit}
+        image = ax.imshow(values, **(options | im_kw))
         ax.set_facecolor("0.8")
         ax.set_yticks(np.arange(len(layers)), layers, fontsize="small")
         slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}

@@ -22,6 +22,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skqfair import QuantizationDiagnostics, QuantizedClassifier
+from skqfair.displays import GroupDiagnosticsDisplay, HessianSpectrumDisplay
 from skqfair.exceptions import NoCurvatureWarning, SmallGroupWarning, UntrainedNetworkError
 from skqfair.networks import make_classifier
 
@@ -267,6 +268,32 @@ def test_a_network_without_second_derivative(coded):
     assert report[curvature].isna().all(axis=None)
     rest = ["loss", "gradient_norm", "gradient_norm_debiased", "excess_loss_first_order"]
     assert report[rest].notna().all(axis=None)
+
+
+def test_without_curvature(frozen, coded):
+    X, y, groups = coded
+    with_it, without = (
+        QuantizationDiagnostics(frozen, weight_bits=2, n_eigenvalues=k, random_state=0).fit(
+            X, y, sensitive_features=groups
+        )
+        for k in (1, 0)
+    )
+    report = without.group_report_
+    empty = [name for name in report if name.startswith("hessian")]
+    assert len(empty) == 9
+    assert report[empty].isna().all(axis=None)
+    kept = report.columns.difference(empty)
+    pd.testing.assert_frame_equal(
+        report[kept], with_it.group_report_[kept], check_exact=False, rtol=1e-4
+    )
+    pd.testing.assert_frame_equal(without.attribution_, with_it.attribution_)
+    np.testing.assert_array_equal(without.transform(X), with_it.transform(X))
+    assert report.attrs["hessian_trace_method"] == {}
+    assert without.hessian_eigenvalues_.empty
+    columns = GroupDiagnosticsDisplay.from_diagnostics(without).columns_
+    assert not [name for name in columns if name.startswith("hessian")]
+    with pytest.raises(ValueError, match="n_eigenvalues is 0"):
+        HessianSpectrumDisplay.from_diagnostics(without)
 
 
 def test_eigenvalues_that_did_not_converge_are_named(frozen, coded, monkeypatch):

@@ -98,3 +98,16 @@ def test_tables_of_something_else():
         LayerSensitivityDisplay(attribution().iloc[:0])
     with pytest.raises(ValueError, match=r"must be indexed by \(bits, layer, group\), each once"):
         LayerSensitivityDisplay(attribution().droplevel(2))
+
+
+def test_maps_with_the_same_colours():
+    limits = {"vmin": -3, "vmax": 2, "cmap": "PiYG"}
+    fitted = SimpleNamespace(attribution_=attribution(), __sklearn_is_fitted__=lambda: True)
+    for display in (
+        LayerSensitivityDisplay(attribution()).plot(im_kw=limits),
+        LayerSensitivityDisplay.from_diagnostics(fitted, im_kw=limits),
+    ):
+        image = display.ax_.images[0]
+        assert (image.norm.vmin, image.norm.vmax, image.cmap.name) == (-3, 2, "PiYG")
+    norm = plt.Normalize(0, 5)
+    assert LayerSensitivityDisplay(attribution()).plot(im_kw={"norm": norm}).ax_.images[0].norm is norm
