@@ -94,7 +94,8 @@ def precision(r):
         for axis in row:
             _bits_axis(axis, r)
         row[0].legend(fontsize=7)
-        row[2].legend(fontsize=6, title="smallest first", title_fontsize=6)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
+        row[2].legend(fontsize=6, title="smallest first", title_fontsize=6, **beside)
     return figure
 
 
