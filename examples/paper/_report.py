@@ -95,7 +95,7 @@ def render(folder, images=""):
     tables, summary = read_tables(folder)
     verdicts, comparisons = judge(tables, CLAIMS)
     numbers = {name: i for i, name in enumerate(FIGURES, 1)}
-    lines = [_INTRODUCTION, _described(summary), "## Verdicts\n"]
+    lines = [_INTRODUCTION, _described(summary), _models(tables, summary), "## Verdicts\n"]
     lines.append(
         f"Seeds: {summary['seeds']}; tasks: {', '.join(summary['tasks'])}. Of the comparisons behind a "
         "claim the least and the greatest mean over the seeds, with its 95 % interval; positive is as "
@@ -153,6 +153,42 @@ def _described(summary):
     return "\n".join(lines)
 
 
+def _models(tables, summary):
+    """Return tables of accuracy and FVO, with a mark where one class is predicted for everybody."""
+    lines = [
+        "## The models\n",
+        "Accuracy / FVO, means over the seeds; weights alone are quantized; pruned networks have no "
+        "more bytes than the default quantizer at these bits. **†**: in some seeds each group is served "
+        "wholly right or wholly wrong; where the group is the target, one class is predicted for "
+        "everybody. That is a network that broke: a comparison with it says little about disparity, "
+        "whatever its verdict. Where accuracy is near that of guessing and FVO is small, all groups are "
+        "served badly alike.\n",
+    ]
+    for name, task in summary["tasks"].items():
+        models, groups = (tables[t][tables[t]["task"] == name] for t in ("models", "groups"))
+        sizes = groups[groups["method"] == "float"].groupby("group")["n_train"].mean().sort_values()
+        listed = ", ".join(f"{group} {size:,.0f}" for group, size in sizes.items())
+        lines.append(f"**{name}**. Training samples of the groups, mean over the seeds: {listed}.\n")
+        lines += ["| | float | " + " | ".join(f"{bits} bits" for bits in task["bits"]) + " |"]
+        lines += ["|---" * (len(task["bits"]) + 2) + "|"]
+        for method in ("plain", "default", "pruned"):
+            steps = [("float", 32), *((method, bits) for bits in task["bits"])]
+            cells = [_cell(models, groups, *step) for step in steps]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(models, groups, method, bits):
+    """Return accuracy and FVO of a method, and whether some seeds predict one class."""
+    own, parts = (
+        t[(t["method"] == method) & (t["weights"] == bits) & (t["activations"] == 32)]
+        for t in (models, groups)
+    )
+    broken = parts["accuracy"].isin([0, 1]).groupby(parts["seed"]).all().any()
+    return f"{own['accuracy'].mean():.3f} / {own['fvo'].mean():.3f}" + " †" * bool(broken)
+
+
 def _estimate(row):
     if row.seeds < 2:
         return _number(row.mean)
@@ -160,7 +196,9 @@ def _estimate(row):
 
 
 def _number(value):
-    return "" if np.isnan(value) else f"{value:.3f}".replace("-0.000", "0.000")
+    if np.isnan(value):
+        return ""
+    return f"{value:.3f}" if abs(value) >= 0.0005 or not value else f"{value:.0e}"
 
 
 def _sentence(text):

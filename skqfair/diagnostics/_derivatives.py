@@ -50,8 +50,8 @@ def measure(problems, n_eigenvalues):
     Returns
     -------
     dict
-        Version name to (measures of shape (5,), largest eigenvalues of shape (k,), error or None,
-        whether the eigenvalues converged).
+        Version name to (measures of shape (5,), with the square of the debiased norm, largest
+        eigenvalues of shape (k,), error or None, whether the eigenvalues converged).
     """
     found, start = {}, None
     for name, problem in problems.items():
@@ -69,7 +69,7 @@ def _measure(problem, n_eigenvalues, start):
     norm = float(torch.linalg.vector_norm(gradient.double()))
     squares = sample_square_norms(problem, rows)
     variance = (squares.sum() - n * norm**2) / max(n - 1, 1)
-    debiased = np.sqrt(max(0.0, norm**2 - variance / n))
+    debiased = norm**2 - variance / n  # of a single draw it may be below 0
     k = min(n_eigenvalues, problem.n_weights)
     error, vectors, converged = None, None, True
     largest, smallest, trace = np.full(n_eigenvalues, np.nan), np.nan, np.nan

@@ -51,7 +51,7 @@ def derive(
     rng = np.random.default_rng(seed)
     drawn = draw_rows(groups, N_DRAWS, match=match, max_samples=max_samples, rng=rng)
     n_matched = np.array([len(rows[0]) for rows in drawn])
-    _warn_of_small(groups, n_matched, match)
+    _warn_of_small(groups, n_matched, match, max_samples)
     first, *others = problems.values()
     with evaluating(first.module):  # asked once, the draws remember
         closed_form_holds(first)
@@ -133,14 +133,17 @@ def _stacked(found):
     return {name: [np.stack(draws) for draws in by_groups] for name, by_groups in found.items()}
 
 
-def _warn_of_small(groups, n_matched, match):
+def _warn_of_small(groups, n_matched, match, max_samples):
     sizes = zip(groups.index, groups.counts, strict=True)
     small = [f"{name!r} ({n})" for name, n in sizes if n < _ENOUGH]
-    if small and len(n_matched) > 1:
-        what = f"all groups are compared on {min(n_matched)} samples; " if match else ""
-        warnings.warn(
+    what = f"all groups are compared on {min(n_matched)} samples; " if match else ""
+    if max_samples is not None and max_samples < min(_ENOUGH, *groups.counts.tolist()):
+        text = f"max_samples is {max_samples}; gradients and curvature of so few are noisy. Raise it."
+    elif small and len(n_matched) > 1:
+        text = (
             f"groups with fewer than {_ENOUGH} samples: {', '.join(small)}; {what}gradients and "
-            "curvature of so few are noisy. Merge or drop these groups.",
-            SmallGroupWarning,
-            stacklevel=5,
+            "curvature of so few are noisy. Merge or drop these groups."
         )
+    else:
+        return
+    warnings.warn(text, SmallGroupWarning, stacklevel=5)

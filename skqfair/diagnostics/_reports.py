@@ -65,7 +65,8 @@ def group_report(columns, measured, names, n_matched):
     columns : dict
         Version name to a dict of columns, each of shape (G,).
     measured : dict
-        Version name to a list, one for each group, of arrays of shape (draws, 5).
+        Version name to a list, one for each group, of arrays of shape (draws, 5); the debiased norm is
+        squared.
     names : Index
         Of the groups.
     n_matched : array of shape (G,)
@@ -84,9 +85,12 @@ def group_report(columns, measured, names, n_matched):
             table[measure] = [values.mean() for values in draws]
             shares = n_matched / own["count"]
             half = np.array([_half_width(*both) for both in zip(draws, shares, strict=True)])
-            low = table[measure] - half
+            low, high = table[measure] - half, table[measure] + half
             table[f"{measure}_low"] = low.clip(lower=0) if "norm" in measure else low
-            table[f"{measure}_high"] = table[measure] + half
+            table[f"{measure}_high"] = high
+            if measure == "gradient_norm_debiased":  # squares until here: a single draw may be below 0
+                ends = [measure, f"{measure}_low", f"{measure}_high"]
+                table[ends] = table[ends].clip(lower=0) ** 0.5
         parts[version] = table
     report = pd.concat(parts.values(), keys=pd.Index(list(parts), dtype=object), names=["bits", "group"])
     bounds = [f"{name}_{end}" for name in ("excess_loss", *MEASURES) for end in ("low", "high")]

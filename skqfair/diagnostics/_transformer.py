@@ -26,7 +26,7 @@ from skqfair.diagnostics._reports import (
     forward_columns,
     group_report,
 )
-from skqfair.diagnostics._versions import Predictor, find_versions
+from skqfair.diagnostics._versions import Predictor, check_names, find_versions
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits, input_quantizers
 
@@ -85,7 +85,8 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         ``gradient_norm``, ``gradient_norm_debiased``, ``hessian_max_eigenvalue``,
         ``hessian_min_eigenvalue`` and ``hessian_trace``, and of each ``_low`` and ``_high``: the 95 %
         interval in which the value of as many other people of the group is expected; NaN for a group
-        with a single draw, all its samples. ``.attrs["hessian_trace_method"]`` says "exact" or
+        with a single draw, all its samples. The debiased norm is the root of the mean of squares, 0
+        where that is below 0. ``.attrs["hessian_trace_method"]`` says "exact" or
         "stochastic" for each width.
     layer_report_ : DataFrame
         Index (bits, layer): ``n_weights``, ``sparsity``, ``sqnr_db``, ``saturation`` of the weights.
@@ -217,6 +218,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             raise ValueError("weight_bits must have at least one width, 2..16; it is empty.")
         check_aligned(X, y, "y", "X")
         check_aligned(X, sensitive_features, "sensitive_features", "X")
+        check_names(self.estimator, X)
         X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
         groups = _encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
@@ -357,7 +359,8 @@ def _encode(sensitive_features, n_samples):
         groups = encode_groups(sensitive_features, n_samples)
     index = groups.index
     if isinstance(index, pd.MultiIndex):
-        index = pd.Index([", ".join(map(str, name)) for name in index])
+        joined = pd.Index([", ".join(map(str, name)) for name in index])
+        index = joined if joined.is_unique else pd.Index(list(map(str, index)))
     single = [name for name, n in zip(index, groups.counts, strict=True) if n < 2]
     if single:
         raise ValueError(
@@ -370,6 +373,11 @@ def _encode(sensitive_features, n_samples):
 def _positions(y, classes):
     """Return y as positions in the classes."""
     unknown = np.setdiff1d(y, classes)
+    if len(unknown) == len(np.unique(y)):
+        raise ValueError(
+            f"y has none of the labels that the estimator was trained on: {unknown[:5].tolist()}; pass "
+            f"y as its classes_, {classes.tolist()}."
+        )
     if len(unknown):
         raise ValueError(
             f"y has labels that the estimator was not trained on: {unknown[:5].tolist()}; its classes "

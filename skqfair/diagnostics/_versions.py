@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from skorch import NeuralNetClassifier
 
 from skqfair.classifiers import QuantizedClassifier
@@ -16,7 +16,7 @@ from skqfair.classifiers._base import NetworkClassifier, cast
 from skqfair.classifiers._network import Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
-__all__ = ["Predictor", "Version", "find_versions"]
+__all__ = ["Predictor", "Version", "check_names", "find_versions"]
 
 
 @dataclass
@@ -126,6 +126,13 @@ class _Forward:
         if network.returns_logits:
             return outputs
         return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+
+
+def check_names(estimator, X):
+    """Raise if X has other columns than a frozen estimator was fitted on, as its predict does."""
+    fitted = getattr(estimator, "estimator", None)
+    if isinstance(estimator, FrozenEstimator) and hasattr(fitted, "feature_names_in_"):
+        _check_feature_names(fitted, X, reset=False)
 
 
 def find_versions(diagnostics, X, y, sensitive_features):

@@ -90,6 +90,11 @@ def parity_report(
     True
     """
     _check_limits(min_agreement, max_fvo_difference, on_failure)
+    if not hasattr(onnx, "classes_"):
+        raise TypeError(
+            f"onnx must be a fitted classifier, got {type(onnx).__name__}; pass "
+            "OnnxClassifier(path).fit()."
+        )
     check_aligned(X, y, "y", "X")
     check_aligned(X, sensitive_features, "sensitive_features", "X")
     check_aligned(y, sensitive_features, "sensitive_features", "y")

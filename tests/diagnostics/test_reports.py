@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from diagnostics_reference import derivative_columns, expansion, forward_columns, probabilities
+from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from sklearn.frozen import FrozenEstimator
 
 from skqfair import FairQATClassifier, QuantizationDiagnostics, QuantizedClassifier
+from skqfair.diagnostics._reports import _ORDER, group_report
 from skqfair.networks import ConvNet, make_classifier
 from skqfair.quantization import QuantizationScheme, convert
 
@@ -281,3 +283,19 @@ def test_images(data):
         assert row[name] == pytest.approx(expected[name], rel=2e-3), name
     assert isinstance(diagnostics.attribution_, pd.DataFrame)
     assert np.isfinite(diagnostics.attribution_["activation_sqnr_db"]).all()
+
+
+def test_draws_whose_debiased_square_is_below_zero_count():
+    draws = np.full((5, len(MEASURES)), 2.0)
+    draws[:, 1] = [-1.0, -0.2, 0.3, -0.4, 0.1]
+    columns = dict.fromkeys(_ORDER, np.array([np.nan])) | {"count": np.array([1000])}
+    columns |= {"excess_loss_low": np.array([0.0]), "excess_loss_high": np.array([0.0])}
+    for name in (*MEASURES, "n_matched"):
+        del columns[name]
+    row = group_report({"float": columns}, {"float": [draws]}, pd.Index(["a"]), np.array([50])).iloc[0]
+    squares = draws[:, 1]
+    half = student.ppf(0.975, 4) * squares.std(ddof=1) * np.sqrt((1.05 + 0.95 / 5) / 0.95)
+    assert row["gradient_norm_debiased"] == row["gradient_norm_debiased_low"] == 0  # the mean is -0.24
+    high = np.sqrt(squares.mean() + half)
+    assert row["gradient_norm_debiased_high"] == pytest.approx(high)
+    assert high > 0.5

@@ -24,6 +24,7 @@ from torch import nn
 from skqfair import QuantizationDiagnostics, QuantizedClassifier
 from skqfair.displays import GroupDiagnosticsDisplay, HessianSpectrumDisplay
 from skqfair.exceptions import NoCurvatureWarning, SmallGroupWarning, UntrainedNetworkError
+from skqfair.export import OnnxClassifier, to_onnx
 from skqfair.networks import make_classifier
 
 SMALL = {"module__hidden_sizes": (6,), "max_epochs": 2, "lr": 0.02}
@@ -340,3 +341,49 @@ def test_small_groups_are_named(frozen, coded):
     with pytest.warns(SmallGroupWarning, match=r"'few' \(30\); all groups are compared on 30"):
         report = QuantizationDiagnostics(frozen, weight_bits=2).fit(X, y, sensitive_features=groups)
     assert (report.group_report_["n_matched"] == 30).all()
+
+
+def test_columns_in_another_order_are_refused(coded, tmp_path):
+    X, y, groups = coded
+    names = [f"x{i}" for i in range(X.shape[1])]
+    frame, text = pd.DataFrame(X, columns=names), np.array(["no", "yes", "perhaps"])[y]
+    clf = QuantizedClassifier(make_classifier(**SMALL), weight_bits=3, random_state=0).fit(frame, text)
+    model = OnnxClassifier(to_onnx(clf, tmp_path / "m.onnx")).fit()
+    for fitted in (clf, model):
+        diagnostics = QuantizationDiagnostics(FrozenEstimator(fitted), n_eigenvalues=0, random_state=0)
+        for other in (frame[names[::-1]], frame.rename(columns={"x0": "z"})):
+            with pytest.raises(ValueError, match="feature names should match"):
+                diagnostics.fit(other, text, sensitive_features=groups)
+    right = QuantizationDiagnostics(FrozenEstimator(clf), n_eigenvalues=0, random_state=0)
+    report = right.fit(frame, text, sensitive_features=groups).group_report_
+    own = [(clf.predict(frame) == text)[groups == g].mean() for g in "ab"]
+    np.testing.assert_allclose(report.loc[3, "accuracy"], own)
+
+
+def test_few_samples_by_choice_are_named(frozen, coded):
+    X, y, groups = coded
+    with pytest.warns(SmallGroupWarning, match="max_samples is 10; gradients and curvature of so few"):
+        QuantizationDiagnostics(frozen, weight_bits=2, max_samples=10, random_state=0).fit(
+            X, y, sensitive_features=groups
+        )
+
+
+def test_intersections_keep_their_names(frozen, coded):
+    X, y, _ = coded
+    first = np.where(np.arange(len(X)) % 2, "x, y", "x")
+    second = np.where(np.arange(len(X)) % 2, "z", "y, z")
+    report = (
+        QuantizationDiagnostics(frozen, weight_bits=2, n_eigenvalues=0, random_state=0)
+        .fit(X, y, sensitive_features=np.column_stack([first, second]))
+        .group_report_
+    )
+    assert report.index.is_unique
+    assert report.loc["float"].index.to_list() == ["('x', 'y, z')", "('x, y', 'z')"]
+
+
+def test_none_of_the_labels(coded):
+    X, y, groups = coded
+    text = np.array(["no", "yes", "perhaps"])[y]
+    clf = QuantizedClassifier(make_classifier(**SMALL), weight_bits=3, random_state=0).fit(X, text)
+    with pytest.raises(ValueError, match=r"none of the labels .* pass y as its classes_"):
+        QuantizationDiagnostics(FrozenEstimator(clf)).fit(X, y, sensitive_features=groups)

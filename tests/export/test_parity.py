@@ -155,3 +155,10 @@ def test_models_of_other_classes(simple, simple_path):
 
     with pytest.raises(ValueError, match=r"must have the same classes_, got .* export this estimator"):
         parity_report(simple, Renamed(OnnxClassifier(simple_path)), X, Y, GROUPS)
+
+
+def test_a_path_is_not_a_model(simple):
+    with pytest.raises(
+        TypeError, match=r"onnx must be a fitted classifier, got str.*OnnxClassifier\(path\)"
+    ):
+        parity_report(simple, "model.onnx", X, Y, GROUPS)
