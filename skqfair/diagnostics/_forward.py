@@ -198,7 +198,7 @@ def _sums(batches, groups, power=1):
     """Add up powers of two values of each sample by group; NaN if they are not of all samples."""
     n_groups, sums = len(groups.index), []
     for column in zip(*batches, strict=True) if batches else ((), ()):
-        values = torch.cat(column).detach().double().cpu().numpy() ** power if column else np.empty(0)
+        values = torch.cat(column).double().cpu().numpy() ** power if column else np.empty(0)
         if len(values) != len(groups.codes):
             sums.append(np.full(n_groups, np.nan))
         else:
@@ -210,6 +210,7 @@ def _rows(values, time_first, n_samples):
     """Return the values of the first samples, one row each; None if that is unclear."""
     if not isinstance(values, torch.Tensor) or not values.is_floating_point() or not values.ndim:
         return None
+    values = values.detach() if values.requires_grad else values
     if time_first and values.ndim == 3:
         values = values.transpose(0, 1)
     if values.shape[0] < n_samples:
