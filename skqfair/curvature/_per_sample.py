@@ -93,7 +93,18 @@ def sample_square_norms(problem, rows):
 
 
 def closed_form_holds(problem):
-    """Whether the closed forms reproduce plain gradients on a few rows."""
+    """Return whether the closed forms reproduce plain gradients on a few rows.
+
+    Parameters
+    ----------
+    problem : Problem
+        Inside :func:`evaluating`; it remembers the answer.
+
+    Returns
+    -------
+    bool
+        Whether they do.
+    """
     if problem.closed_form is None:
         _checked(problem, np.arange(min(_PROBE, len(problem.X))))
     return problem.closed_form
