@@ -136,10 +136,10 @@ def _stacked(found):
 def _warn_of_small(groups, n_matched, match, max_samples):
     sizes = zip(groups.index, groups.counts, strict=True)
     small = [f"{name!r} ({n})" for name, n in sizes if n < _ENOUGH]
-    what = f"all groups are compared on {min(n_matched)} samples; " if match else ""
     if max_samples is not None and max_samples < min(_ENOUGH, *groups.counts.tolist()):
         text = f"max_samples is {max_samples}; gradients and curvature of so few are noisy. Raise it."
     elif small and len(n_matched) > 1:
+        what = f"all groups are compared on {min(n_matched)} samples; " if match else ""
         text = (
             f"groups with fewer than {_ENOUGH} samples: {', '.join(small)}; {what}gradients and "
             "curvature of so few are noisy. Merge or drop these groups."
