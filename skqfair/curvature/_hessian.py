@@ -44,7 +44,7 @@ class Hessian:
             if keep:
                 self._graphs.append(parts)
             total = _add(total, parts)
-        self.gradient = _flat(total) / self.n_samples
+        self.gradient = _mean(total, self.n_samples)
 
     def __call__(self, vector):
         """Return the product with a flat vector of all weights."""
@@ -55,7 +55,7 @@ class Hessian:
             kept = bool(self._graphs)
             graph = self._graphs[i] if kept else self._gradient(batch)
             total = _add(total, self._differentiate(graph, directions, keep=kept))
-        return _flat(total) / self.n_samples
+        return _mean(total, self.n_samples)
 
     def _gradient(self, batch):
         with fast_twice(self.problem.module):
@@ -93,10 +93,9 @@ def _no_double_backward(error, module):
 
 
 def _add(total, parts):
-    if total is None:
-        return [part.detach().clone() for part in parts]
-    return [a.add_(b.detach()) for a, b in zip(total, parts, strict=True)]
+    parts = [part.detach() for part in parts]
+    return parts if total is None else [a + b for a, b in zip(total, parts, strict=True)]
 
 
-def _flat(parts):
-    return torch.cat([part.reshape(-1) for part in parts])
+def _mean(parts, n_samples):
+    return torch.cat([part.reshape(-1) for part in parts]).div_(n_samples)

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg.lapack import dstev
 
 __all__ = ["Eigenpairs", "lanczos"]
 
 _BLOCK = 16  # vectors by which the basis grows
 _SEED = 86_243  # of further starts, which must not be those of the caller again
+_MOST_OF = 0.7  # of a vector's length has to be left for one orthogonalisation to be enough
 _FEWEST = 5  # products before a start near another eigenvector may count as the largest
 
 
@@ -110,10 +111,10 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
     n_large = min(counts[0], n)
     tols = np.array([tols[0]] * n_large + [tols[1]] * (len(wanted) - n_large))
     signs = np.array([1] * n_large + [-1] * (len(wanted) - n_large))
-    start = _orthogonal(start, basis)
+    vector, length = _orthogonal(start, basis)
     diagonal, off = [], []
     generator = torch.Generator().manual_seed(_SEED)
-    vector, restarts = start / torch.linalg.vector_norm(start), 0
+    vector, restarts = vector / length, 0
     for m in range(1, min(max_iter, n) + 1):
         if p + m > len(basis):
             old, basis = basis, basis.new_empty((len(basis) + min(_BLOCK, n), len(start)))
@@ -121,14 +122,17 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
         basis[p + m - 1] = vector
         image = product(vector)
         diagonal.append(float(torch.dot(image, vector)))
-        image = _orthogonal(image, basis[: p + m])
-        beta = float(torch.linalg.vector_norm(image))
+        image = torch.sub(image, vector, alpha=diagonal[-1])
+        if off and off[-1]:
+            image.sub_(basis[p + m - 2], alpha=off[-1])
+        image, beta = _orthogonal(image, basis[: p + m])
+        length = beta
         if not np.isfinite(diagonal[-1] + beta):
             raise ValueError(
                 "a product with the Hessian is not finite: gradients overflow where the loss does "
                 "not; scale the features of X, or use a float64 module."
             )
-        values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off))
+        values, vectors, _ = dstev(diagonal, off or [0.0])  # scipy's own function takes longer than it
         scale = max(scale, np.abs(values).max())
         ends = _ends(m, *counts)
         errors = beta * np.abs(vectors[-1, ends])
@@ -141,12 +145,12 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
         if ended and restarts < len(wanted) - 1 and m < n:
             restarts, beta = restarts + 1, 0.0
             image = torch.randn(len(start), generator=generator, dtype=start.dtype)
-            image = _orthogonal(image.to(start.device), basis[: p + m])
+            image, length = _orthogonal(image.to(start.device), basis[: p + m])
         elif done or ended:
             done = True
             break
         off.append(beta)
-        vector = image / torch.linalg.vector_norm(image)
+        vector = image / length
     combined = torch.as_tensor(vectors[:, ends].T.copy(), dtype=basis.dtype, device=basis.device)
     return Eigenpairs(values[ends], combined @ basis[p : p + m], bool(done), m)
 
@@ -157,6 +161,11 @@ def _ends(m, largest, smallest):
 
 
 def _orthogonal(vector, basis):
-    for _ in range(2):  # once leaves what rounding brings back
-        vector = vector - basis.T @ (basis @ vector)
-    return vector
+    """Return the part of a vector that is orthogonal to the basis, and its length."""
+    before = float(torch.linalg.vector_norm(vector))
+    for _ in range(2):  # once leaves what rounding brings back, much where little of the vector is left
+        vector = torch.addmv(vector, basis.T, basis @ vector, alpha=-1)
+        length = float(torch.linalg.vector_norm(vector))
+        if length > _MOST_OF * before:
+            break
+    return vector, length

@@ -27,6 +27,9 @@ LAYERS = {
     "batchnorm1d, sequence": (lambda: conv(nn.BatchNorm1d, 4), (4, 9)),
     "batchnorm2d": (lambda: conv(nn.BatchNorm2d, 4, eps=0.1), (4, 5, 6)),
     "batchnorm3d": (lambda: conv(nn.BatchNorm3d, 2), (2, 3, 4, 3)),
+    "linear": (lambda: conv(nn.Linear, 4, 6), (4,)),
+    "linear, tokens, no bias": (lambda: conv(nn.Linear, 4, 6, bias=False), (3, 4)),
+    "linear, tokens of tokens": (lambda: conv(nn.Linear, 4, 6), (2, 3, 4)),
 }
 PLAIN = {
     "circular": (lambda: conv(nn.Conv2d, 4, 6, 3, padding=1, padding_mode="circular"), (4, 7, 8)),
@@ -70,11 +73,15 @@ def test_second_derivatives_are_those_of_torch(name, frozen):
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
 
 
-def test_one_sample_without_a_dimension_for_it():
-    layer, x = nn.Conv2d(2, 3, 3), torch.randn(2, 6, 6)
+ONE = {"conv2d": (nn.Conv2d(2, 3, 3), (2, 6, 6)), "linear": (nn.Linear(2, 3), (2,))}
+
+
+@pytest.mark.parametrize(("layer", "shape"), ONE.values(), ids=ONE)
+def test_one_sample_without_a_dimension_for_it(layer, shape):
+    x = torch.randn(shape)
     expected = layer(x)
     with fast_twice(layer):
-        torch.testing.assert_close(layer(x), expected)
+        torch.testing.assert_close(layer(input=x), expected)
 
 
 def test_what_the_user_changed_stays():
@@ -108,7 +115,13 @@ def test_products_of_a_whole_network(batch_size):
         nn.Conv2d(4, 3, 3, stride=2),
         nn.Flatten(),
         nn.BatchNorm1d(12),
-        nn.Linear(12, 3),
+        nn.Unflatten(1, (3, 4)),
+        nn.Linear(4, 4),
+        nn.ReLU(inplace=True),
+        nn.Linear(4, 3, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(9, 3),
     ).double()
     X, y = torch.randn(7, 2, 7, 7, dtype=torch.float64), torch.randint(3, (7,))
     module(X * 3 + 5)
