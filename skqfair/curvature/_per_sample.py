@@ -5,6 +5,7 @@ from contextlib import suppress
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd import Function
 from torch.func import functional_call, grad, vmap
 
 from skqfair.curvature._ghost import square_norms, supported
@@ -180,6 +181,18 @@ def _layers(module):
     return [m for m in module.modules() if supported(m)]
 
 
+class _Rooted(Function):
+    """Lets gradients reach an output that depends on no weight; it may be changed in place then."""
+
+    @staticmethod
+    def forward(ctx, root, outputs):
+        return outputs[0].data
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, None
+
+
 class LayerCalls:
     """Records inputs of the layers and gradients of their outputs, inside a with block.
 
@@ -187,7 +200,8 @@ class LayerCalls:
     """
 
     def __init__(self, problem):
-        self.problem, self.calls, self.roots = problem, {}, []
+        self.problem, self.calls = problem, {}
+        self.root = problem.parameters[0].new_zeros(()).requires_grad_()
 
     def __enter__(self):
         layers = _layers(self.problem.module)
@@ -208,7 +222,7 @@ class LayerCalls:
 
     def forget(self):
         """Drop what was recorded."""
-        self.calls, self.roots = {}, []
+        self.calls = {}
 
     def _note(self, module, args, output):
         if not args:  # called with keywords
@@ -222,10 +236,9 @@ class LayerCalls:
         if output.requires_grad:
             output.register_hook(keep)
             return None
-        output.requires_grad_(True)
+        output = _Rooted.apply(self.root, [output])
         output.register_hook(keep)
-        self.roots.append(output)
-        return output.clone()  # an operation in place must not meet a leaf
+        return output
 
     def square_norms(self, outputs, cotangents, *, keep=False):
         """Go backward from ``outputs``, and return the squared norms of each sample's gradient."""
@@ -235,7 +248,7 @@ class LayerCalls:
                 call[1] = None
                 if call[0].shape[0] != n:
                     raise _Unsupported
-        torch.autograd.grad(outputs, self.roots, cotangents, retain_graph=keep, allow_unused=True)
+        torch.autograd.grad(outputs, self.root, cotangents, retain_graph=keep, allow_unused=True)
         total = outputs.new_zeros(n)
         for module, calls in self.calls.items():
             used = [call for call in calls if call[1] is not None]

@@ -20,7 +20,7 @@ MEMORY_BUDGET = 2**30
 
 
 # Bytes of one part of a backward and of a double one on a CPU: more are slower, by 1.4 for a ConvNet.
-_CACHED = {False: 2**25, True: 2**26}
+_CACHED = {False: 2**24, True: 2**26}
 _TWICE = 4  # times the bytes of a forward that a double backward takes: 3.8 were measured
 _MOST = 1000  # samples of a backward: more leave the cache, 1.2 times slower for an MLP
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from skqfair.curvature import Problem, evaluating, per_sample_gradient_norms
-from skqfair.curvature._ghost import _patch_products
+from skqfair.curvature._ghost import _gradients_of_patches, _patch_products
 from skqfair.curvature._per_sample import closed_form_holds
 
 KERNELS = {
@@ -31,6 +31,23 @@ def test_products_of_patches(name):
     padding = {"same": 2, "valid": 0}.get(conv.padding, conv.padding)
     patches = functional.unfold(X, **options, padding=padding)
     torch.testing.assert_close(_patch_products(conv, X, size), patches.mT @ patches)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", KERNELS)
+def test_gradients_of_patches(name, dims):
+    torch.manual_seed(0)
+    kind, options = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1], dict(KERNELS[name])
+    if dims != 2:
+        options = {key: v[0] if isinstance(v, tuple) else v for key, v in options.items()}
+    conv = kind(3, 4, **options).double()
+    X = torch.randn(5, 3, *(9, 8, 7)[:dims], dtype=torch.float64)
+    outputs = conv(X)
+    grads = torch.randn_like(outputs)
+    found = _gradients_of_patches(conv, X, grads).unflatten(2, conv.weight.shape[1:])
+    for one, x, g in zip(found, X, grads, strict=True):
+        expected = torch.autograd.grad(conv(x[None]), conv.weight, g[None])[0]
+        torch.testing.assert_close(one, expected)
 
 
 def singles(module, X, y):
