@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 
+_ALL = pd.Index(["all"], name="group")
+
+
 @dataclass(frozen=True)
 class Groups:
     """Group membership as integers.
@@ -44,7 +47,7 @@ class Groups:
     @classmethod
     def of_all(cls, n_samples):
         """Return one group of all samples, "all"."""
-        return cls(np.zeros(n_samples, dtype=np.int64), pd.Index(["all"], name="group"))
+        return cls(np.zeros(n_samples, dtype=np.int64), _ALL)
 
     def take(self, rows):
         """Return the groups of some of the samples, less those that have none there."""
