@@ -1,6 +1,7 @@
 """Norms of per-sample gradients: in closed form where it holds, else by vmap, else one by one."""
 
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -148,11 +149,35 @@ def _by_vmap(problem, rows):
     per_sample = vmap(grad(loss), in_dims=(None, 0, 0))
     at_once = max(1, MEMORY_BUDGET // (2 * problem.n_weights * problem.parameters[0].element_size()))
     parts = []
-    for some in problem.batches(rows):
-        for part in some.split(at_once):
-            found = per_sample(weights, problem.X[part], problem.y[part])
-            parts.append(sum(g.flatten(1).double().square().sum(1) for g in found.values()))
+    with _own_states(problem.module), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        for some in problem.batches(rows):
+            for part in some.split(at_once):
+                found = per_sample(weights, problem.X[part], problem.y[part])
+                parts.append(sum(g.flatten(1).double().square().sum(1) for g in found.values()))
     return torch.cat(parts).cpu().numpy()
+
+
+@contextmanager
+def _own_states(module):
+    """Let recurrent layers begin with zeros for each sample, which vmap needs; theirs are for all."""
+    recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
+    handles = [m.register_forward_pre_hook(_with_states, with_kwargs=True) for m in recurrent]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _with_states(layer, args, kwargs):
+    if len(args) != 1 or kwargs or not isinstance(args[0], torch.Tensor):
+        return None  # has states, or is packed
+    x, n_layers = args[0], layer.num_layers * (1 + layer.bidirectional)
+    n = () if x.ndim == 2 else x.shape[:1] if layer.batch_first else x.shape[1:2]
+    sizes = [layer.proj_size or layer.hidden_size, layer.hidden_size]
+    hidden, cell = (x.new_zeros(n_layers, *n, size) for size in sizes)
+    return (x, (hidden, cell) if isinstance(layer, nn.LSTM) else hidden), kwargs
 
 
 class _Caller(nn.Module):
