@@ -47,7 +47,7 @@ class Groups:
     @classmethod
     def of_all(cls, n_samples):
         """Return one group of all samples, "all"."""
-        return cls(np.zeros(n_samples, dtype=np.int64), _ALL)
+        return cls(np.zeros(n_samples, dtype=np.int64), _ALL.copy())
 
     def take(self, rows):
         """Return the groups of some of the samples, less those that have none there."""

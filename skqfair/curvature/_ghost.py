@@ -186,15 +186,10 @@ def _padding(module):
 
 
 def _batchnorm(module, inputs, grads):
-    mean, std = module.running_mean, (module.running_var + module.eps).sqrt()
-
-    def centred(a, g):  # without copies of the inputs
-        if a.ndim == 2:
-            return (a - mean) * g
-        a, g = a.flatten(2), g.flatten(2)
-        return torch.linalg.vecdot(a, g) - mean * g.sum(2)
-
-    return _square(_sum(map(centred, inputs, grads)) / std)
+    shape = (1, -1) + (1,) * (inputs[0].ndim - 2)
+    mean, std = module.running_mean.view(shape), (module.running_var + module.eps).sqrt()
+    calls = zip(inputs, grads, strict=True)  # in place: each copy of the inputs counts
+    return _square(_sum(_over_positions(module, (a - mean).mul_(g)) for a, g in calls) / std)
 
 
 def _layernorm(module, inputs, grads):

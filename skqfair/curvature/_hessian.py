@@ -51,10 +51,11 @@ class Hessian:
         self.problem.check_twice()
         self.n_products += 1
         directions, total = self.problem.split(vector), None
-        for i, batch in enumerate(self.batches):
-            kept = bool(self._graphs)
-            graph = self._graphs[i] if kept else self._gradient(batch)
-            total = _add(total, self._differentiate(graph, directions, keep=kept))
+        with fast_twice(self.problem.module):  # for checkpoints as well, which go forward again here
+            for i, batch in enumerate(self.batches):
+                kept = bool(self._graphs)
+                graph = self._graphs[i] if kept else self._gradient(batch)
+                total = _add(total, self._differentiate(graph, directions, keep=kept))
         return _mean(total, self.n_samples)
 
     def _gradient(self, batch):

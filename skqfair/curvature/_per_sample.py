@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from skqfair.curvature._ghost import square_norms, supported
 from skqfair.curvature._problem import MEMORY_BUDGET, Problem, evaluating
+from skqfair.curvature._twice import transformed
 
 __all__ = ["LayerCalls", "closed_form_holds", "per_sample_gradient_norms", "sample_square_norms"]
 
@@ -89,7 +90,7 @@ def sample_square_norms(problem, rows):
         return found
     with suppress(RuntimeError, NotImplementedError, ValueError):
         found = _by_vmap(problem, rows)
-        if np.isfinite(found).all() and found.any():
+        if np.isfinite(found).all() and found.any() and _agrees(problem, rows, found):
             return found
     return _one_by_one(problem, rows)  # says what is wrong with a loss: not finite, or without gradient
 
@@ -121,10 +122,14 @@ def _checked(problem, rows):
     if all(id(p) in covered for p in problem.parameters):
         with suppress(_Unsupported):
             found = _closed_form(problem, rows)
-            some = np.unique([0, found.argmax()])  # the largest says most
-            plain = _one_by_one(problem, np.asarray(rows)[some])
-            problem.closed_form = np.allclose(found[some], plain, rtol=1e-3, atol=1e-12)
+            problem.closed_form = _agrees(problem, rows, found)
     return found if problem.closed_form else None
+
+
+def _agrees(problem, rows, found):
+    """Whether plain gradients of two of the rows have these squared norms."""
+    some = np.unique([0, found.argmax()])  # the largest says most
+    return np.allclose(found[some], _one_by_one(problem, np.asarray(rows)[some]), rtol=1e-3, atol=1e-12)
 
 
 def _closed_form(problem, rows):
@@ -161,13 +166,15 @@ def _by_vmap(problem, rows):
 @contextmanager
 def _own_states(module):
     """Let recurrent layers begin with zeros for each sample, which vmap needs; theirs are for all."""
-    recurrent = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
+    recurrent = [m for m in module.modules() if type(m) in (nn.LSTM, nn.GRU, nn.RNN)]
     handles = [m.register_forward_pre_hook(_with_states, with_kwargs=True) for m in recurrent]
+    weights = [list(m._flat_weights) for m in recurrent]  # functional_call leaves its own there
     try:
         yield
     finally:
-        for handle in handles:
+        for m, handle, kept in zip(recurrent, handles, weights, strict=True):
             handle.remove()
+            m._flat_weights = kept
 
 
 def _with_states(layer, args, kwargs):
@@ -230,7 +237,8 @@ class LayerCalls:
 
     def __enter__(self):
         layers = _layers(self.problem.module)
-        self._handles = [m.register_forward_hook(self._note) for m in layers]
+        # first, so that the hooks of others see what the network goes on with
+        self._handles = [m.register_forward_hook(self._note, prepend=True) for m in layers]
         self._trainable = {
             m: {kind: _is_trainable(m, kind) for kind in ("weight", "bias")} for m in layers
         }
@@ -250,7 +258,9 @@ class LayerCalls:
         self.calls = {}
 
     def _note(self, module, args, output):
-        if not args:  # called with keywords
+        if not torch.is_grad_enabled():  # no gradient comes here
+            return None
+        if not args or transformed():  # called with keywords, or within vmap
             raise _Unsupported
         call = [args[0].detach(), None]
         self.calls.setdefault(module, []).append(call)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.autograd import Function
 
-__all__ = ["fast_twice"]
+__all__ = ["fast_twice", "transformed"]
 
 _backward = torch.ops.aten.convolution_backward
 
@@ -43,8 +43,22 @@ def fast_twice(module):
             del layer.forward
 
 
+def transformed():
+    """Whether this runs in a transform of torch.func, which custom functions are not for.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
 def _called(forward, layer, *args, **kwargs):
-    return forward(layer, *args, *kwargs.values())  # torch calls the argument input
+    x = next(iter((*args, *kwargs.values())), None)  # torch calls it input
+    if transformed() or x is None or torch.is_autocast_enabled(x.device.type):
+        return type(layer).forward(layer, *args, **kwargs)
+    return forward(layer, x)
 
 
 def _forward(layer):

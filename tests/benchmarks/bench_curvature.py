@@ -152,7 +152,7 @@ def eigenvalues():
 
 
 def needed():
-    """A row on the products after which the Krylov space of our start has the value to 1e-3."""
+    """A row on the products after which the Krylov space of a random start has the value to 1e-3."""
     counts = []
     for seed in range(3):
         module, X, y, groups = trained(seed=seed)
@@ -166,7 +166,7 @@ def needed():
                     if abs(found.values[0] / exact - 1) <= 1e-3:
                         break
                 counts.append(m)
-    text = "products a group with which any Krylov method can have 1e-3 from our start"
+    text = "products a group with which any Krylov method can have 1e-3 from a random start"
     yield Row(text, f"{np.mean(counts):.1f}", "")
 
 

@@ -377,38 +377,6 @@ def test_answers_repeat(given):
     np.testing.assert_allclose(warm, one[0], rtol=1e-3)
 
 
-class Keywords(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden, self.out = nn.Linear(6, 5), nn.Linear(5, 3)
-
-    def forward(self, x):
-        return self.out(input=torch.relu(self.hidden(input=x)))
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one, self.two, self.out = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
-        self.two.weight = self.one.weight
-
-    def forward(self, x):
-        return self.out(torch.relu(self.two(torch.relu(self.one(x)))))
-
-
-@pytest.mark.parametrize("kind", [Keywords, Tied])
-def test_layers_in_unusual_use(kind):
-    from curvature_zoo import dense_hessian, single_gradients
-
-    torch.manual_seed(0)
-    module, X, y = kind().double(), torch.randn(20, 6).double(), torch.randint(3, (20,))
-    expected = single_gradients(module, X, y).norm(dim=1)
-    np.testing.assert_allclose(per_sample_gradient_norms(module, X, y), expected, rtol=1e-8)
-    H = dense_hessian(module, X, y)
-    found, method = group_hessian_trace(module, X, y, ["a"] * 20, return_method=True)
-    assert found[0] == pytest.approx(float(H.trace()), rel=1e-8 if method == "exact" else 0.3)
-
-
 def test_every_kind_is_deterministic():
     for name in KINDS:
         module, X, y, _ = make(name)

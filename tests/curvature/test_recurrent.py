@@ -61,11 +61,32 @@ class Packed(Last):
         return self.head(pad_packed_sequence(packed, batch_first=True)[0][:, -1])
 
 
+class Learned(nn.GRU):
+    """Begins with a state of its own where none is passed."""
+
+    def __init__(self):
+        super().__init__(3, 5, batch_first=True)
+        self.state = nn.Parameter(torch.ones(5))
+
+    def forward(self, x, hx=None):
+        state = self.state.expand(1, len(x), 5).contiguous()
+        return super().forward(x, state if hx is None else hx)
+
+
+class OneArgument(nn.LSTM):
+    """Takes no states."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
 MODULES = {
     **{name: lambda make=make: Last(make()) for name, make in LAYERS.items()},
     "one by one": lambda: OneByOne(LAYERS["lstm"]()),
     "own states": lambda: OwnStates(LAYERS["gru"]()),
     "packed": lambda: Packed(LAYERS["lstm"]()),
+    "learned states": lambda: Last(Learned()),
+    "one argument": lambda: Last(OneArgument(3, 5, batch_first=True)),
 }
 
 
@@ -101,6 +122,8 @@ def test_norms_of_recurrent_networks(module, data):
         per_sample_gradient_norms(module, *data), singles(module, *data), rtol=1e-9
     )
     assert not any(m._forward_pre_hooks for m in module.modules())
+    weights = {id(p) for p in module.layer.parameters()}
+    assert all(id(p) in weights for p in module.layer._flat_weights)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, "one by one"])
