@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from curvature_zoo import single_gradients
 from torch import nn
 from torch.nn import functional
 
@@ -50,16 +51,6 @@ def test_gradients_of_patches(name, dims):
         torch.testing.assert_close(one, expected)
 
 
-def singles(module, X, y):
-    """Norms of the gradients, one sample after the other."""
-    norms = []
-    for x, target in zip(X, y, strict=True):
-        loss = functional.cross_entropy(module(x[None]), target[None])
-        gradients = torch.autograd.grad(loss, list(module.parameters()))
-        norms.append(sum(float(g.square().sum()) for g in gradients) ** 0.5)
-    return np.array(norms)
-
-
 def network(**options):
     """Two convolutions of many channels, so that positions are few beside weights."""
     torch.manual_seed(0)
@@ -79,7 +70,7 @@ def test_convolutions_at_few_positions(name, dtype):
         assert closed_form_holds(problem)
     found = per_sample_gradient_norms(module, X, y)
     rtol = {torch.float32: 1e-4, torch.float64: 1e-9}[dtype]
-    np.testing.assert_allclose(found, singles(module, X, y), rtol=rtol)
+    np.testing.assert_allclose(found, single_gradients(module, X, y).norm(dim=1), rtol=rtol)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -88,7 +79,7 @@ def test_padding_more_at_one_end(kernel):
     module = network(kernel_size=kernel, padding="same")
     X, y = torch.randn(6, 3, 8, 8), torch.randint(3, (6,))
     found = per_sample_gradient_norms(module, X, y)
-    np.testing.assert_allclose(found, singles(module, X, y), rtol=1e-4)
+    np.testing.assert_allclose(found, single_gradients(module, X, y).norm(dim=1), rtol=1e-4)
 
 
 def test_gradients_that_cancel():

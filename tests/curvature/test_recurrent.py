@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from curvature_zoo import single_gradients
 from torch import nn
-from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from skqfair.curvature import Problem, evaluating, per_sample_gradient_norms
@@ -107,19 +107,9 @@ def module(request, data):
     return module
 
 
-def singles(module, X, y):
-    """Norms of the gradients, one sample after the other."""
-    norms = []
-    for x, target in zip(X, y, strict=True):
-        loss = functional.cross_entropy(module(x[None]), target[None])
-        gradients = torch.autograd.grad(loss, list(module.parameters()))
-        norms.append(sum(float(g.square().sum()) for g in gradients) ** 0.5)
-    return np.array(norms)
-
-
 def test_norms_of_recurrent_networks(module, data):
     np.testing.assert_allclose(
-        per_sample_gradient_norms(module, *data), singles(module, *data), rtol=1e-9
+        per_sample_gradient_norms(module, *data), single_gradients(module, *data).norm(dim=1), rtol=1e-9
     )
     assert not any(m._forward_pre_hooks for m in module.modules())
     weights = {id(p) for p in module.layer.parameters()}
@@ -135,4 +125,4 @@ def test_all_samples_are_taken_at_once(name, data):
     problem = Problem(module, *data)
     with evaluating(module):
         found = _by_vmap(problem, np.arange(9))
-    np.testing.assert_allclose(np.sqrt(found), singles(module, *data), rtol=1e-9)
+    np.testing.assert_allclose(np.sqrt(found), single_gradients(module, *data).norm(dim=1), rtol=1e-9)
