@@ -1,7 +1,8 @@
 """Classifiers: a skorch network, trained, then compressed."""
 
+from skqfair.classifiers._base import NetworkClassifier
 from skqfair.classifiers._fair_qat import FairQATClassifier
 from skqfair.classifiers._pruned import PrunedClassifier
 from skqfair.classifiers._quantized import QuantizedClassifier
 
-__all__ = ["FairQATClassifier", "PrunedClassifier", "QuantizedClassifier"]
+__all__ = ["FairQATClassifier", "NetworkClassifier", "PrunedClassifier", "QuantizedClassifier"]

@@ -11,21 +11,22 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skqfair._groups import Groups, encode_groups
+from skqfair._losses import log_probabilities
+from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
-    Groups,
+    cast,
     check_aligned,
     check_no_missing,
     check_sample_shape,
     check_weights,
-    encode_groups,
+    positions,
 )
-from skqfair.classifiers._cache import Cache
-from skqfair.classifiers._network import Network
-from skqfair.classifiers._seeding import draw_seed, seeded
-from skqfair.classifiers._state import SavedState
+from skqfair.networks import Network
 from skqfair.quantization import float_size, observe_activations, quantized_size
+from skqfair.storage import Cache, SavedState
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "cast", "log_probabilities", "observe", "positions"]
+__all__ = ["NetworkClassifier", "TrainedNetwork", "observe"]
 
 
 @dataclass
@@ -268,31 +269,6 @@ def observe(network, module, sample):
     with observe_activations(module) as statistics:
         network.outputs(sample, module, padded=False)
     return statistics
-
-
-def log_probabilities(probabilities):
-    return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), np.finfo(np.float64).tiny))
-
-
-def cast(X, dtype):
-    """Cast to the dtype of the module; a value beyond its range is an error, not an infinity."""
-    if X.dtype == dtype:
-        return X
-    if dtype.kind == "i" and X.dtype.kind == "f" and (np.rint(X) != X).any():
-        raise ValueError("X must hold whole numbers: the network starts with an embedding.")
-    with np.errstate(over="ignore"):
-        cast = X.astype(dtype)
-    if cast.dtype.kind == "f" and X.dtype.kind == "f" and not np.isfinite(cast).all():
-        raise ValueError(
-            f"Input X contains infinity or a value too large for {dtype!r}; scale the features first."
-        )
-    return cast
-
-
-def positions(y, classes):
-    """Return labels as positions in the classes, all of which are known."""
-    order = np.argsort(classes)  # a net made with classes=[...] may have them in any order
-    return order[np.searchsorted(classes, y, sorter=order)].astype(np.int64)
 
 
 def _encode_labels(y, network):

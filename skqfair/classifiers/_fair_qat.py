@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
 from skqfair.classifiers._base import NetworkClassifier, observe
-from skqfair.classifiers._finetuning import Tuning, fine_tune
+from skqfair.classifiers._layer_bits import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.classifiers._mitigations import (
     Validation,
     bound_report,
@@ -18,9 +18,9 @@ from skqfair.classifiers._mitigations import (
     hold_out,
     loss_weights,
 )
-from skqfair.classifiers._mixed_precision import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import BALANCES, SAMPLINGS, cell_report, make_cells
+from skqfair.networks import Tuning, fine_tune
 from skqfair.quantization import FakeQuantization, plain_copy
 
 __all__ = ["FairQATClassifier"]

@@ -5,10 +5,9 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from skqfair.classifiers._mixed_precision import group_means, losses
-from skqfair.classifiers._penalties import AccuracyBound, GapPenalty
+from skqfair.classifiers._layer_bits import group_means, losses
 from skqfair.exceptions import AccuracyBoundWarning, CompoundedMitigationWarning, SmallCellWarning
-from skqfair.mitigation import CellSampler, balancing_weights, make_cells
+from skqfair.mitigation import AccuracyBound, CellSampler, GapPenalty, balancing_weights, make_cells
 
 __all__ = [
     "Validation",

@@ -7,10 +7,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
 from skqfair.classifiers._base import NetworkClassifier
-from skqfair.classifiers._finetuning import LEARNING_RATE_RATIO, Tuning, fine_tune
-from skqfair.classifiers._masks import HeldMasks
 from skqfair.exceptions import DivergedTrainingError
-from skqfair.quantization import SCOPES, QuantizationScheme, float_size, prune, sparse_size
+from skqfair.networks import LEARNING_RATE_RATIO, Tuning, fine_tune
+from skqfair.quantization import SCOPES, HeldMasks, QuantizationScheme, float_size, prune, sparse_size
 
 __all__ = ["PrunedClassifier"]
 

@@ -3,9 +3,9 @@
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 
+from skqfair._seeding import seeded
 from skqfair.classifiers._base import NetworkClassifier
-from skqfair.classifiers._mixed_precision import BIT_CONSTRAINTS, build_scheme, check_layer_bits
-from skqfair.classifiers._seeding import seeded
+from skqfair.classifiers._layer_bits import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.quantization import convert, has_batchnorm, reestimate_batchnorm
 
 __all__ = ["QuantizedClassifier"]

@@ -2,14 +2,14 @@
 
 from skqfair.curvature._eigenvalues import MAX_ITER, extreme_eigenvalues, group_hessian_eigenvalues
 from skqfair.curvature._gradients import group_gradient_norms, mean_gradient
+from skqfair.curvature._group_losses import Problem, evaluating
 from skqfair.curvature._hessian import Hessian
+from skqfair.curvature._hessian_trace import group_hessian_trace, group_trace, trace_method
 from skqfair.curvature._per_sample import (
     closed_form_holds,
     per_sample_gradient_norms,
     sample_square_norms,
 )
-from skqfair.curvature._problem import Problem, evaluating
-from skqfair.curvature._trace import group_hessian_trace, group_trace, trace_method
 
 __all__ = [
     "MAX_ITER",

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from skqfair.curvature._group_losses import Problem, check_count, evaluating, unit
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._lanczos import lanczos
-from skqfair.curvature._problem import Problem, check_count, evaluating, unit
 
 __all__ = ["extreme_eigenvalues", "group_hessian_eigenvalues"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skqfair.curvature._problem import Problem, evaluating
+from skqfair.curvature._group_losses import Problem, evaluating
 
 __all__ = ["group_gradient_norms", "mean_gradient"]
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.autograd import Function
 from torch.func import functional_call, grad, vmap
 
-from skqfair.curvature._ghost import square_norms, supported
-from skqfair.curvature._problem import MEMORY_BUDGET, Problem, evaluating
+from skqfair.curvature._group_losses import MEMORY_BUDGET, Problem, evaluating
+from skqfair.curvature._layer_norms import square_norms, supported
 from skqfair.curvature._twice import transformed
 
 __all__ = ["LayerCalls", "closed_form_holds", "per_sample_gradient_norms", "sample_square_norms"]

@@ -8,7 +8,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.utils import Bunch, check_random_state
 
-from skqfair._validation import import_extra
+from skqfair._optional import import_extra
 
 __all__ = ["load_utkface"]
 

@@ -4,9 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skqfair.quantization import quantizable_weights
-from skqfair.quantization._affine import q_max
-from skqfair.quantization._quantize import channel_shape
+from skqfair.quantization import channel_shape, q_max, quantizable_weights
 
 __all__ = ["layer_modules", "layer_report", "weight_changes"]
 

@@ -10,15 +10,14 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._validation import Groups, check_aligned, check_sample_shape, encode_groups
-from skqfair.classifiers._base import positions
-from skqfair.classifiers._seeding import draw_seed
-from skqfair.classifiers._state import SavedState
+from skqfair._groups import Groups, encode_groups
+from skqfair._seeding import draw_seed
+from skqfair._validation import check_aligned, check_sample_shape, positions
 from skqfair.curvature import Problem
 from skqfair.diagnostics._derivatives import MEASURES
-from skqfair.diagnostics._derive import derive
 from skqfair.diagnostics._forward import forward_pass, logit_features, sample_losses
 from skqfair.diagnostics._layers import layer_modules, layer_report
+from skqfair.diagnostics._matched_samples import derive
 from skqfair.diagnostics._reports import (
     attribution,
     by_group,
@@ -29,6 +28,7 @@ from skqfair.diagnostics._reports import (
 from skqfair.diagnostics._versions import Predictor, check_names, find_versions
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits, input_quantizers
+from skqfair.storage import SavedState
 
 __all__ = ["QuantizationDiagnostics"]
 

@@ -11,9 +11,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from skorch import NeuralNetClassifier
 
-from skqfair.classifiers import QuantizedClassifier
-from skqfair.classifiers._base import NetworkClassifier, cast
-from skqfair.classifiers._network import Network
+from skqfair._validation import cast
+from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
+from skqfair.networks import Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
 __all__ = ["Predictor", "Version", "check_names", "find_versions"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from skqfair._validation import import_extra
+from skqfair._optional import import_extra
 
 __all__ = [
     "add_legend",

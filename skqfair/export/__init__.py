@@ -1,6 +1,6 @@
 """Export to ONNX: the model that was audited is the model that runs."""
 
-from skqfair._validation import import_extra
+from skqfair._optional import import_extra
 
 for _module in ("onnx", "onnx_ir", "onnxruntime", "onnxscript"):
     import_extra(_module, "onnx")

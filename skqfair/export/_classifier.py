@@ -9,8 +9,8 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import validate_data
 
-from skqfair._validation import check_sample_shape
-from skqfair.classifiers._base import cast, log_probabilities
+from skqfair._losses import log_probabilities
+from skqfair._validation import cast, check_sample_shape
 from skqfair.export._metadata import read
 from skqfair.export._session import open_session, run
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-import skqfair
+from skqfair._version import __version__
 from skqfair.quantization import input_quantizers
 
 __all__ = ["Metadata", "describe", "read"]
@@ -78,7 +78,7 @@ def describe(estimator, network, report):
     quantizers = input_quantizers(estimator.module_)
     entries = {
         "format": _FORMAT,
-        "version": skqfair.__version__,
+        "version": __version__,
         "estimator": type(estimator).__name__,
         "classes": _encode_labels(estimator.classes_),
         "input_shape": [int(size) for size in estimator.input_shape_],
@@ -121,7 +121,7 @@ def read(entries):
     if found["format"] != _FORMAT:
         raise ValueError(
             f"skqfair {found.get('version')} wrote it in format {found['format']}, and skqfair "
-            f"{skqfair.__version__} reads format {_FORMAT}; export the estimator again with this one."
+            f"{__version__} reads format {_FORMAT}; export the estimator again with this one."
         )
     missing = set(Metadata.__dataclass_fields__) - set(found)
     if missing:

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import as_labels, check_aligned, check_length, encode_groups
+from skqfair._groups import encode_groups
+from skqfair._validation import as_labels, check_aligned, check_length
 from skqfair.exceptions import ParityError, ParityWarning
 from skqfair.metrics import fairness_violation_observed
 

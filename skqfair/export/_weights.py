@@ -14,8 +14,7 @@ from skqfair.export._graph import (
     replace_node,
     values_of,
 )
-from skqfair.quantization._affine import q_max
-from skqfair.quantization._quantize import channel_shape
+from skqfair.quantization import channel_shape, q_max
 
 __all__ = [
     "StoredWeight",

@@ -12,9 +12,8 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from sklearn.utils.validation import check_is_fitted
 
-import skqfair
-from skqfair.classifiers._base import NetworkClassifier
-from skqfair.classifiers._network import Network
+from skqfair._version import __version__
+from skqfair.classifiers import NetworkClassifier
 from skqfair.exceptions import ExportError
 from skqfair.export._integer import (
     float_quantizers,
@@ -24,8 +23,9 @@ from skqfair.export._integer import (
 )
 from skqfair.export._metadata import describe
 from skqfair.export._session import measure, open_session, run
-from skqfair.export._trace import trace
+from skqfair.export._traced_graph import trace
 from skqfair.export._weights import StoredWeight, fold_batchnorm, fold_transposes, store
+from skqfair.networks import Network
 from skqfair.quantization import input_quantizers
 
 __all__ = ["to_onnx"]
@@ -127,7 +127,7 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     model, parameters = trace(estimator.module_, example, opset)
     _use_integers(model, parameters, weights, None if X_example is None else X)
     model.ir_version = _IR_VERSION if opset < _OPSET_INT2 else _IR_VERSION_INT2
-    model.producer_name, model.producer_version = "skqfair", skqfair.__version__
+    model.producer_name, model.producer_version = "skqfair", __version__
     model.metadata_props.update(metadata)
     content = ir.to_proto(model).SerializeToString()
     _check_outputs(content, estimator, network, X)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from skqfair._validation import check_aligned, encode_groups
+from skqfair._groups import encode_groups
+from skqfair._validation import check_aligned
 from skqfair.metrics._counts import correct_predictions
 from skqfair.metrics._intervals import check_confidence
 

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import (
-    as_labels,
-    check_aligned,
-    check_length,
-    check_no_missing,
-    check_weights,
-    encode_groups,
-)
+from skqfair._groups import encode_groups
+from skqfair._validation import as_labels, check_aligned, check_length, check_no_missing, check_weights
 from skqfair.exceptions import EmptyGroupWarning
 
 __all__ = ["GroupCounts", "correct_predictions", "count_groups"]

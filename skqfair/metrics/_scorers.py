@@ -9,7 +9,7 @@ import sklearn
 from sklearn.metrics import make_scorer
 from sklearn.utils.validation import check_is_fitted
 
-from skqfair._validation import encode_groups
+from skqfair._groups import encode_groups
 from skqfair.exceptions import EmptyGroupWarning
 from skqfair.metrics._fvo import fairness_violation_observed
 

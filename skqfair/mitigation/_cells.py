@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import Groups
+from skqfair._groups import Groups
 
 __all__ = ["BALANCES", "make_cells"]
 

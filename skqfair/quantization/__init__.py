@@ -10,14 +10,15 @@ from skqfair.quantization._activations import (
     input_quantizers,
     observe_activations,
 )
-from skqfair.quantization._affine import check_bits, pack, unpack
+from skqfair.quantization._affine import check_bits, pack, q_max, unpack
 from skqfair.quantization._allocation import CHOICES, allocate_bits, check_budget
 from skqfair.quantization._batchnorm import has_batchnorm, reestimate_batchnorm
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
-from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, quantize
+from skqfair.quantization._pruning_masks import HeldMasks
+from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, channel_shape, quantize
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._sparse import SparseTensor, sparse_size
@@ -32,6 +33,7 @@ __all__ = [
     "ActivationQuantizer",
     "ActivationStatistics",
     "FakeQuantization",
+    "HeldMasks",
     "PrunedModule",
     "QuantizationScheme",
     "QuantizedModule",
@@ -39,6 +41,7 @@ __all__ = [
     "SparseTensor",
     "allocate_bits",
     "amount_for_size",
+    "channel_shape",
     "check_bits",
     "check_budget",
     "convert",
@@ -50,6 +53,7 @@ __all__ = [
     "pack",
     "plain_copy",
     "prune",
+    "q_max",
     "quantizable_weights",
     "quantize",
     "quantized_size",

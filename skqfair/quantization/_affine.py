@@ -49,7 +49,14 @@ def check_bits(bits, name="bits"):
 def q_max(bits):
     """Return the largest code of signed symmetric quantization, ``2**(bits - 1) - 1``.
 
-    ``bits`` may be an int or an integer tensor (one width per channel).
+    Parameters
+    ----------
+    bits : int or integer tensor
+        One width, or one per channel.
+
+    Returns
+    -------
+    int or integer tensor
     """
     return 2 ** (bits - 1) - 1
 

@@ -110,7 +110,19 @@ def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):
 
 
 def channel_shape(tensor, axis):
-    """Return the shape that broadcasts one value per channel against ``tensor``."""
+    """Return the shape that broadcasts one value per channel against a tensor.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        With channels.
+    axis : int
+        The axis of its channels.
+
+    Returns
+    -------
+    list of int
+    """
     shape = [1] * tensor.ndim
     shape[axis] = -1
     return shape

@@ -45,7 +45,7 @@ def costs():
 
 def memory():
     """Peak memory of a fresh process for eigenvalues, traces and per-sample norms."""
-    from skqfair.curvature._problem import MEMORY_BUDGET
+    from skqfair.curvature._group_losses import MEMORY_BUDGET
 
     for kind in ("mlp", "convnet"):
         for n, batch_size in itertools.product((2000, 50_000), (None, 256)):

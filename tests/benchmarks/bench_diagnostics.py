@@ -7,7 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 
 from skqfair import QuantizedClassifier
-from skqfair._validation import encode_groups
+from skqfair._groups import encode_groups
 from skqfair.datasets import load_adult
 from skqfair.diagnostics import group_gradient_norms, group_hessian_eigenvalues
 from skqfair.diagnostics._forward import forward_pass, sample_losses

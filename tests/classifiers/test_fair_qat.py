@@ -14,7 +14,6 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from skqfair import FairQATClassifier, QuantizedClassifier
-from skqfair.classifiers._finetuning import LEARNING_RATE_RATIO
 from skqfair.exceptions import (
     AccuracyBoundWarning,
     CompoundedMitigationWarning,
@@ -23,6 +22,7 @@ from skqfair.exceptions import (
 )
 from skqfair.mitigation import balancing_weights, make_cells
 from skqfair.networks import MLP, make_classifier
+from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO
 
 
 @pytest.fixture

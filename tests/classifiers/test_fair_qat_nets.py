@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from skqfair import FairQATClassifier
-from skqfair.classifiers._network import Network
+from skqfair.networks._wrapped import Network
 
 
 def test_classes_of_a_frozen_net_in_any_order(problem):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from skqfair.curvature import extreme_eigenvalues
+from skqfair.curvature._hessian_trace import _xtrace
 from skqfair.curvature._lanczos import lanczos
-from skqfair.curvature._trace import _xtrace
 
 
 class Matrix:

@@ -6,9 +6,9 @@ import torch
 from sklearn.frozen import FrozenEstimator
 
 from skqfair import QuantizationDiagnostics
-from skqfair._validation import encode_groups
+from skqfair._groups import encode_groups
 from skqfair.diagnostics import group_hessian_eigenvalues
-from skqfair.diagnostics._derive import draw_rows
+from skqfair.diagnostics._matched_samples import draw_rows
 from skqfair.networks import make_classifier
 
 

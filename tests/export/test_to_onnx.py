@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import skqfair
-from skqfair.classifiers._network import Network
 from skqfair.exceptions import ExportError
 from skqfair.export import OnnxClassifier, to_onnx
 from skqfair.export._metadata import describe, read
 from skqfair.metrics import fairness_violation_observed, group_report
+from skqfair.networks._wrapped import Network
 
 FAST = {"bilinear", "convtranspose2d", "embeddingbag", "rnn", "shared"}
 EXPORTED = [name for name in ZOO if name != "lstm"]

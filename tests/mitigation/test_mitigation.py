@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from skqfair._validation import encode_groups
+from skqfair._groups import encode_groups
 from skqfair.mitigation import CellSampler, balancing_weights, cell_report, make_cells
 
 GROUPS = np.array(["a"] * 50 + ["b"] * 20 + ["c"] * 5)

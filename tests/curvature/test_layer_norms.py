@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from skqfair.curvature import Problem, evaluating, per_sample_gradient_norms
-from skqfair.curvature._ghost import _gradients_of_patches, _patch_products
+from skqfair.curvature._layer_norms import _gradients_of_patches, _patch_products
 from skqfair.curvature._per_sample import closed_form_holds
 
 KERNELS = {

@@ -19,9 +19,9 @@ from nets import skorch_net, small
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from skqfair import FairQATClassifier, QuantizedClassifier
-from skqfair.classifiers._state_decode import decode
-from skqfair.classifiers._state_names import library_name, library_object
 from skqfair.networks import MLP, TensorNetClassifier
+from skqfair.storage._allowed_names import library_name, library_object
+from skqfair.storage._decode import decode
 
 OWN = "skqfair.classifiers._quantized.QuantizedClassifier"
 DAMAGED = "the saved QuantizedClassifier is damaged or was tampered with"
@@ -185,9 +185,13 @@ FOREIGN = [
     *("torch.nn.utils.parametrize.Module", "torch.Tensor", "skorch.callbacks.training.Checkpoint"),
     *("skorch.callbacks.training.LoadInitState", "skorch.net.NeuralNet", "skorch.utils.open_file_like"),
     *("skorch.utils._TorchLoadUnpickler", "skorch.hf.HfHubStorage", "skorch.setter.re"),
-    *("skorch.utils.pickle", "skorch.utils.partial", "skqfair.networks._net.torch"),
-    *("skqfair.networks._net.make_classifier", "skqfair.networks.MLP"),
-    *("skqfair.networks._net.NeuralNetClassifier", "skqfair.classifiers._cache.Cache", "joblib.Memory"),
+    *("skorch.utils.pickle", "skorch.utils.partial", "skqfair.networks._make_classifier.torch"),
+    *("skqfair.networks._make_classifier.make_classifier", "skqfair.networks.MLP"),
+    *(
+        "skqfair.networks._make_classifier.NeuralNetClassifier",
+        "skqfair.storage._cache.Cache",
+        "joblib.Memory",
+    ),
     *("sklearn.base.BaseEstimator", "sklearn.pipeline.Pipeline", "functools.partial", "", ".", "os"),
     *("x.y",),
 ]

@@ -24,7 +24,6 @@ from skorch.exceptions import DeviceWarning
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-import skqfair
 from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics, QuantizedClassifier
 from skqfair.networks import MLP, make_classifier
 
@@ -248,8 +247,8 @@ def test_another_format_is_refused_with_both_versions(problem, monkeypatch):
     X, y, _ = problem
     clf = QuantizedClassifier(small(), random_state=0).fit(X, y)
     with monkeypatch.context() as other:
-        other.setattr("skqfair.classifiers._state._FORMAT", 2)
-        other.setattr(skqfair, "__version__", "9.9")
+        other.setattr("skqfair.storage._saved_state._FORMAT", 2)
+        other.setattr("skqfair.storage._saved_state.__version__", "9.9")
         data, pickled = skops.io.dumps(clf), pickle.dumps(clf)
     message = (
         r"saved by skqfair 9\.9 in format 2; skqfair .* reads format 1\. Load it with skqfair==9\.9"
@@ -272,7 +271,7 @@ def test_files_from_before_the_stamp_are_refused(problem):
 def test_another_version_of_the_same_format_is_read(problem, monkeypatch):
     clf = QuantizedClassifier(weight_bits=5)
     with monkeypatch.context() as other:
-        other.setattr(skqfair, "__version__", "9.9")
+        other.setattr("skqfair.storage._saved_state.__version__", "9.9")
         data, pickled = skops.io.dumps(clf), pickle.dumps(clf)
     assert pickle.loads(pickled).weight_bits == 5
     assert skops.io.loads(data, trusted=[QuantizedClassifier]).weight_bits == 5

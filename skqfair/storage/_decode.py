@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from skqfair.classifiers._state_encode import is_saved_by_attributes
-from skqfair.classifiers._state_names import library_object
+from skqfair.storage._allowed_names import library_object
+from skqfair.storage._encode import is_saved_by_attributes
 
 __all__ = ["decode", "keep_hooks"]
 

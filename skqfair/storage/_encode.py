@@ -24,7 +24,7 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from skqfair.classifiers._state_names import library_name
+from skqfair.storage._allowed_names import library_name
 
 __all__ = ["encode", "is_saved_by_attributes"]
 

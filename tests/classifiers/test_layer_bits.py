@@ -161,13 +161,13 @@ def test_first_and_last_layer_at_8_bits(problem, kind):
 @pytest.mark.parametrize("rule", ["auto", "fairquant"])
 def test_sensitivities_are_measured_once(problem, tmp_path, kind, rule, monkeypatch):
     X, y, groups = problem
-    from skqfair.classifiers import _mixed_precision
+    from skqfair.classifiers import _layer_bits
 
     calls = []
     for name in ("_measured", "_channel_importance"):
-        original = getattr(_mixed_precision, name)
+        original = getattr(_layer_bits, name)
         monkeypatch.setattr(
-            _mixed_precision, name, lambda *a, original=original: calls.append(1) or original(*a)
+            _layer_bits, name, lambda *a, original=original: calls.append(1) or original(*a)
         )
     net, count = counting(tmp_path / "log")
     clf = fast(kind, net, layer_bits=rule, bit_budget=4, memory=str(tmp_path))

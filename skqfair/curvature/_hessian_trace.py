@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from skqfair.curvature._group_losses import Problem, evaluating
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._per_sample import LayerCalls, closed_form_holds
-from skqfair.curvature._problem import Problem, evaluating
 
 __all__ = ["group_hessian_trace", "group_trace", "trace_method"]
 

@@ -4,9 +4,9 @@ import copyreg
 
 from torch import nn
 
-import skqfair
-from skqfair.classifiers._state_decode import decode, keep_hooks
-from skqfair.classifiers._state_encode import encode
+from skqfair._version import __version__
+from skqfair.storage._decode import decode, keep_hooks
+from skqfair.storage._encode import encode
 
 __all__ = ["SavedState"]
 
@@ -48,7 +48,7 @@ class SavedState:
             if version:
                 by, install = f"skqfair {version}", f"skqfair=={version}"
             raise ValueError(
-                f"the {name} was saved by {by} in format {found}; skqfair {skqfair.__version__} reads "
+                f"the {name} was saved by {by} in format {found}; skqfair {__version__} reads "
                 f"format {_FORMAT}. Load it with {install}, or fit and save it again."
             )
         if attributes.keys() == {"table", "objects"}:
@@ -61,4 +61,4 @@ class SavedState:
 
 
 def _stamped(state):
-    return {**state, **dict(zip(_STAMP, (skqfair.__version__, _FORMAT), strict=True))}
+    return {**state, **dict(zip(_STAMP, (__version__, _FORMAT), strict=True))}

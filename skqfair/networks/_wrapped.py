@@ -11,16 +11,11 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skqfair.classifiers._seeding import preserved, seeded
+from skqfair._seeding import preserved, seeded
 from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
-from skqfair.networks import (
-    BatchLoader,
-    TensorData,
-    TensorNetClassifier,
-    make_classifier,
-    prediction_view,
-    tensor_training,
-)
+from skqfair.networks._batches import BatchLoader, TensorData
+from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
+from skqfair.networks._training import prediction_view, tensor_training
 
 __all__ = ["Network"]
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from skqfair._validation import Groups, check_length, encode_groups
+from skqfair._groups import Groups, encode_groups
+from skqfair._validation import check_length
 from skqfair.exceptions import DoubleBackwardError
 
 __all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "unit"]

@@ -18,10 +18,10 @@ from skorch.callbacks import (
 from torch import nn
 from torch.utils.data import Subset
 
-from skqfair.classifiers._seeding import seeded
+from skqfair._seeding import seeded
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import CellSampler
-from skqfair.networks import TensorTraining, tensor_training
+from skqfair.networks._training import TensorTraining, tensor_training
 from skqfair.quantization import FakeQuantization
 
 __all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
@@ -40,7 +40,7 @@ _BY_GROUP = ("lr_lambda", "max_lr", "base_lr", "min_lr", "max_momentum", "base_m
 class Tuning:
     """What the fine-tuning does besides training.
 
-    Attributes
+    Parameters
     ----------
     fake : FakeQuantization
         Of the module that is tuned.
@@ -222,6 +222,19 @@ class _Epochs(Callback):
 
 def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     """Fine-tune ``tuning.fake.module`` as the trained ``net`` trains.
+
+    Parameters
+    ----------
+    net : NeuralNetClassifier
+        Trained; a copy of it trains on.
+    tuning : Tuning
+        What is done besides.
+    X, y : array
+        Samples, and positions of their classes.
+    sample_weight : array of shape (n,) or None
+        Weights of the losses.
+    fit_params : dict
+        As in fit.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.dataset import unpack_data
 
-from skqfair.classifiers._seeding import seeded
+from skqfair._seeding import seeded
 from skqfair.quantization import (
     CHOICES,
     QuantizationScheme,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skqfair.classifiers._penalties import AccuracyBound, GapPenalty
+from skqfair.mitigation._penalties import AccuracyBound, GapPenalty
 
 
 def test_gap_penalty():

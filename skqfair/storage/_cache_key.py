@@ -52,6 +52,7 @@ def fingerprint(*objects):
     Returns
     -------
     str
+        Of 40 digits.
 
     Raises
     ------

@@ -9,8 +9,8 @@ import warnings
 from filelock import FileLock
 from sklearn.utils.validation import check_memory
 
-from skqfair.classifiers._fingerprint import fingerprint
 from skqfair.exceptions import CacheBypassWarning
+from skqfair.storage._cache_key import fingerprint
 
 __all__ = ["Cache"]
 

@@ -8,8 +8,8 @@ import torch
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
-from skqfair.classifiers._fingerprint import fingerprint
 from skqfair.networks import MLP
+from skqfair.storage._cache_key import fingerprint
 
 EQUAL = {
     "number": lambda: 3,
@@ -76,7 +76,7 @@ def test_cycles_end():
 
 def test_equal_in_another_process():
     code = (
-        "from skqfair.classifiers._fingerprint import fingerprint;"
+        "from skqfair.storage._cache_key import fingerprint;"
         "from skqfair.networks import MLP, ConvNet;"
         "print(fingerprint(MLP, ConvNet, {'a': (1, 2)}))"
     )

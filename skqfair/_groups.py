@@ -1,0 +1,229 @@
+"""Sensitive features as integer codes and names of groups."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from skqfair._validation import check_length
+from skqfair.exceptions import EmptyGroupWarning
+
+__all__ = ["Groups", "encode_groups"]
+
+_ALL = pd.Index(["all"], name="group")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Group membership as integers.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, shape (n,)
+        Position of each sample's group in ``index``.
+    index : pandas.Index
+        Names of the groups that have samples, sorted; a MultiIndex for several columns.
+    """
+
+    codes: np.ndarray
+    index: pd.Index
+
+    @property
+    def counts(self):
+        """Samples of each group, shape (G,)."""
+        return np.bincount(self.codes, minlength=len(self.index))
+
+    @classmethod
+    def of_all(cls, n_samples):
+        """Return one group of all samples, "all"."""
+        return cls(np.zeros(n_samples, dtype=np.int64), _ALL.copy())
+
+    def take(self, rows):
+        """Return the groups of some of the samples, less those that have none there."""
+        present, codes = np.unique(self.codes[rows], return_inverse=True)
+        return Groups(codes.astype(np.int64), self.index[present])
+
+
+def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
+    """Encode sensitive features as integer codes.
+
+    Parameters
+    ----------
+    sensitive_features : array-like of shape (n,) or (n, k), Series, frame or dict of arrays
+        Group labels of any type; pandas and polars are understood. Several columns mean their
+        intersections.
+    n_samples : int
+        Expected number of samples.
+    name : str
+        Name of the argument, for messages.
+
+    Returns
+    -------
+    Groups
+
+    Raises
+    ------
+    ValueError
+        For another length or shape, no column, or missing group values.
+    """
+    columns = _columns(sensitive_features, name)
+    encoded = []
+    for label, values in columns.items():
+        if np.ndim(values) != 1:
+            raise ValueError(f"{name}: column {label!r} must be one-dimensional.")
+        check_length(values, n_samples, name)
+        codes, uniques = _factorize(values)
+        if (codes < 0).any():
+            raise ValueError(
+                f"{name}: {int((codes < 0).sum())} of {n_samples} values of {label!r} are missing "
+                "(NaN or None); drop these samples or give them a group of their own, "
+                "e.g. with fillna('unknown')."
+            )
+        encoded.append((label, codes, uniques))
+    if len(encoded) == 1:
+        label, codes, uniques = encoded[0]
+        codes, present = _drop_unused(codes, len(uniques))
+        if isinstance(getattr(columns[label], "dtype", None), pd.CategoricalDtype):
+            _warn_empty([(value,) for value in uniques[~present]], name)
+        return Groups(codes, pd.Index(uniques[present], name=label))
+    return _intersections(encoded, columns, name)
+
+
+def _intersections(encoded, columns, name):
+    """Return the groups that several columns form together, in sorted order."""
+    codes = np.zeros(len(encoded[0][1]), dtype=np.int64)
+    for _, column, uniques in encoded:  # renumbered at each column: the product may be huge
+        codes, _ = pd.factorize(codes * len(uniques) + column, sort=True)
+    first = _first_positions(codes)
+    names = [label for label, _, _ in encoded]
+    found = pd.MultiIndex.from_arrays(
+        [uniques[column[first]] for _, column, uniques in encoded], names=names
+    )
+    declared = all(isinstance(getattr(c, "dtype", None), pd.CategoricalDtype) for c in columns.values())
+    if declared and np.prod([float(len(uniques)) for _, _, uniques in encoded]) <= 10_000:
+        possible = pd.MultiIndex.from_product([uniques for _, _, uniques in encoded])
+        _warn_empty(list(possible[~possible.isin(found)]), name)
+    return Groups(codes, found)
+
+
+def _columns(features, name):
+    """Return the columns of sensitive features by label."""
+    if isinstance(features, pd.DataFrame) or hasattr(features, "iter_columns"):
+        columns = {label: features[label] for label in features.columns}
+    elif isinstance(features, dict):
+        columns = dict(features)
+    elif isinstance(features, pd.Series) or hasattr(features, "to_numpy"):
+        label = getattr(features, "name", None)
+        columns = {"sensitive_feature_0" if label in (None, "") else label: features}
+    else:
+        array = _as_array(features)
+        if array.ndim == 1:
+            array = array[:, None]
+        if array.ndim != 2:
+            raise ValueError(
+                f"{name} must have shape (n,) or (n, k), got {array.shape}; "
+                "pass one label for each sample, or one column for each feature."
+            )
+        columns = {f"sensitive_feature_{i}": array[:, i] for i in range(array.shape[1])}
+    if not columns:
+        raise ValueError(f"{name} has no column; pass at least one sensitive feature.")
+    return columns
+
+
+def _as_array(values):
+    """Return an array; a list of strings and NaN keeps its NaN rather than make it the text "nan"."""
+    array = np.asarray(values)
+    if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
+        array = np.asarray(values, dtype=object)
+    return array
+
+
+def _factorize(values):
+    """Return codes (-1 for missing) and sorted unique values."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        categorical = values.array if isinstance(values, pd.Series) else values
+        return categorical.codes.astype(np.int64), pd.Index(categorical.categories)
+    if isinstance(values, (pd.Series, pd.Index)):
+        if isinstance(values.dtype, np.dtype):
+            values = values.to_numpy()
+    else:
+        values = _as_array(values)
+    kind = values.dtype.kind if isinstance(values, np.ndarray) else "extension"
+    if kind in "iub" and len(values):
+        codes, uniques = _factorize_integers(values)
+        return codes, uniques.astype(bool) if kind == "b" else uniques
+    if kind in "US" and values.dtype.itemsize and len(values):
+        encoded = _factorize_fixed_width(values)
+        if encoded is not None:
+            return encoded
+        values = values.astype(object)
+    try:
+        codes, uniques = pd.factorize(values, sort=True)
+    except TypeError:  # labels of several types: no order of their own, so by type and text
+        codes, uniques = pd.factorize(values)
+        order = sorted(range(len(uniques)), key=lambda i: (type(uniques[i]).__name__, str(uniques[i])))
+        rank = np.empty(len(uniques) + 1, dtype=np.int64)
+        rank[order], rank[-1] = np.arange(len(uniques)), -1
+        codes, uniques = rank[codes], uniques[order]
+    return codes.astype(np.int64, copy=False), pd.Index(uniques)
+
+
+def _factorize_integers(values):
+    """Count over the range of the values where it is small."""
+    values = values.view(np.uint8) if values.dtype == bool else values
+    low, high = values.min(), values.max()
+    if int(high) - int(low) > max(2**16, len(values)):
+        codes, uniques = pd.factorize(values, sort=True)
+        return codes.astype(np.int64, copy=False), pd.Index(uniques)
+    uniques = np.arange(int(high) - int(low) + 1).astype(values.dtype) + low
+    if values.dtype.itemsize < 8:  # a small type may not hold the differences
+        return values.astype(np.int64) - np.int64(low), pd.Index(uniques)
+    return (values - low).astype(np.int64, copy=False), pd.Index(uniques)
+
+
+def _factorize_fixed_width(values):
+    """Factorize numpy strings by a 64-bit hash of their characters, verified; None on a collision."""
+    values = np.ascontiguousarray(values)
+    width = next(w for w in (8, 4, 1) if values.dtype.itemsize % w == 0)
+    words = values.view(f"u{width}").reshape(len(values), -1)
+    odd = np.random.default_rng(0).integers(0, 2**63, words.shape[1], dtype=np.uint64) * 2 + 1
+    codes, _ = pd.factorize(words @ odd)
+    first = _first_positions(codes)
+    representatives = words[first]
+    for start in range(0, len(codes), 8192):  # in blocks that stay in the cache
+        block = slice(start, start + 8192)
+        if not np.array_equal(representatives[codes[block]], words[block]):
+            return None
+    uniques = values[first]
+    order = np.argsort(uniques)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[codes], pd.Index(uniques[order].astype(object))
+
+
+def _first_positions(codes):
+    """Return where each code, 0 to the largest, comes first."""
+    first = np.empty(codes.max() + 1, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first
+
+
+def _drop_unused(codes, n_groups):
+    """Renumber codes over the groups that have samples; also return which do."""
+    present = np.bincount(codes, minlength=n_groups) > 0
+    if present.all():
+        return codes, present
+    return (np.cumsum(present) - 1)[codes], present
+
+
+def _warn_empty(empty, name):
+    """Warn of declared groups (categories of a categorical column) that have no sample."""
+    if empty:
+        listed = "; ".join(", ".join(map(str, parts)) for parts in empty[:5])
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        warnings.warn(
+            f"{name}: no sample of the group(s) {listed}{more}; they have no accuracy and are left out.",
+            EmptyGroupWarning,
+            stacklevel=4,
+        )
