@@ -57,6 +57,7 @@ def q_max(bits):
     Returns
     -------
     int or integer tensor
+        Of the shape of ``bits``.
     """
     return 2 ** (bits - 1) - 1
 

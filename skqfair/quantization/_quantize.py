@@ -122,6 +122,7 @@ def channel_shape(tensor, axis):
     Returns
     -------
     list of int
+        1 in all places but ``axis``.
     """
     shape = [1] * tensor.ndim
     shape[axis] = -1
