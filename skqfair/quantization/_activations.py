@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import torch
 
-from skqfair.quantization._affine import check_bits, q_max, to_codes
+from skqfair.quantization._affine import check_bits, q_max, to_codes, widened
 from skqfair.quantization._calibration import clip_range
 from skqfair.quantization._targets import activation_targets
 
@@ -38,7 +38,7 @@ class ActivationStatistics:
 
     def update(self, values):
         """Take in one call's input."""
-        values = values.detach().reshape(-1)
+        values = widened(values.detach().reshape(-1))
         if not values.numel():
             return
         low, high = torch.aminmax(values)
@@ -100,8 +100,8 @@ class ActivationQuantizer:
 
     def quantize(self, values):
         """Return ``values`` rounded to the codes, in their own dtype."""
-        scale = self.scale.to(values)
-        return to_codes(values, scale, self.low, self.high).mul_(scale)
+        scale = self.scale.to(widened(values))
+        return to_codes(values, scale, self.low, self.high).mul_(scale).to(values.dtype)
 
     def __call__(self, module, args, kwargs):
         """Quantize the first argument, wherever it was passed."""

@@ -1,14 +1,25 @@
 r"""Numbers to codes and back: :math:`T(w) = \mathrm{clamp}(\mathrm{round}(w / S), -q, q)`.
 
-Every function divides by the scale in the dtype of the tensor and rounds to nearest even, so that a
-numpy reference (``np.rint(w / S)``) gives the same codes, bit for bit.
+Every function divides by the scale in the dtype of the tensor, float32 at least, and rounds to nearest
+even, so that a numpy reference (``np.rint(w / S)``) gives the same codes, bit for bit.
 """
 
 import numbers
 
 import numpy as np
+import torch
 
-__all__ = ["MAX_BITS", "MIN_BITS", "check_bits", "dequantize", "pack", "q_max", "to_codes", "unpack"]
+__all__ = [
+    "MAX_BITS",
+    "MIN_BITS",
+    "check_bits",
+    "dequantize",
+    "pack",
+    "q_max",
+    "to_codes",
+    "unpack",
+    "widened",
+]
 
 MIN_BITS, MAX_BITS = 2, 16
 
@@ -63,8 +74,13 @@ def q_max(bits):
 
 
 def to_codes(tensor, scale, low, high):
-    """Return ``clamp(round(tensor / scale), low, high)`` in the dtype of ``tensor``."""
-    return (tensor / scale).round_().clamp_(low, high)
+    """Return ``clamp(round(tensor / scale), low, high)``, in float32 or wider."""
+    return (widened(tensor) / scale).round_().clamp_(low, high)
+
+
+def widened(tensor):
+    """Return a tensor in float32 at least: half and bfloat16 do not hold the codes of 16 bits."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def dequantize(codes, scale):
@@ -86,8 +102,18 @@ def pack(codes, bits):
     -------
     ndarray of uint8
         Two's complement codes, the first in the lowest bits of the first byte.
+
+    Raises
+    ------
+    ValueError
+        If a code does not fit into ``bits`` bits.
     """
-    codes = np.asarray(codes).reshape(-1)
+    codes, limit = np.asarray(codes).reshape(-1), 2 ** (check_bits(bits) - 1)
+    if codes.size and not -limit <= codes.min() <= codes.max() < limit:
+        raise ValueError(
+            f"codes must be from {-limit} to {limit - 1} at {bits} bits, got {codes.min()} to "
+            f"{codes.max()}; give the bits that they were made with."
+        )
     if bits == 8:
         return codes.astype(np.int8).view(np.uint8)
     unsigned = codes.astype(np.int16).view(np.uint16)

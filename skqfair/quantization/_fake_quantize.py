@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from skqfair.quantization._activations import ActivationQuantizer
-from skqfair.quantization._affine import q_max, to_codes
+from skqfair.quantization._affine import q_max, to_codes, widened
 from skqfair.quantization._convert import bake
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, weight_scale
 from skqfair.quantization._scheme import FLOAT_BITS
@@ -201,12 +201,11 @@ class _Weight:
     def __init__(self, parameter, bits, axis, per_channel):
         self.parameter, self.bits, self.axis, self.per_channel = parameter, bits, axis, per_channel
         self.widths = bits if isinstance(bits, int) else torch.as_tensor(bits, device=parameter.device)
-        limit = q_max(self.widths)
+        limit, self.room = q_max(self.widths), torch.empty_like(widened(parameter.detach()))
         if isinstance(limit, torch.Tensor):
-            limit = limit.to(parameter.dtype).reshape(channel_shape(parameter, axis))
+            limit = limit.to(self.room.dtype).reshape(channel_shape(parameter, axis))
         self.limit, self.scale, self.bound, self.gradient = limit, None, None, None
         self.latent, self.before = None, None
-        self.room = torch.empty_like(parameter, requires_grad=False)
 
     def best_scale(self, calibration):
         return weight_scale(
@@ -219,7 +218,7 @@ class _Weight:
 
     def first_scale(self):
         """Return 2 mean|w| / sqrt(q), where a learned scale starts."""
-        magnitude = self.parameter.detach().abs()
+        magnitude = widened(self.parameter.detach()).abs()
         channels = magnitude.shape[self.axis] if self.per_channel else 1
         shape = channel_shape(magnitude, self.axis) if self.per_channel else ()
         rows = magnitude.movedim(self.axis, 0).reshape(channels, -1)
@@ -232,10 +231,10 @@ class _Weight:
         self.latent, self.before = self.parameter.data, self.parameter.grad
         if self.before is not None:  # of an earlier backward, added up by the user's own step
             self.parameter.grad = None
-        scale = self.scale.to(self.latent.dtype)
-        torch.div(self.latent, scale, out=self.room)
+        scale = self.scale.to(self.room.dtype)
+        torch.div(widened(self.latent), scale, out=self.room)
         self.room.round_().clamp_(-self.limit, self.limit).mul_(scale)
-        self.parameter.data = self.room
+        self.parameter.data = self.room.to(self.latent.dtype)
 
     def leave(self):
         self.parameter.data, self.latent = self.latent, None
@@ -259,7 +258,7 @@ class _Weight:
             grad.add_(before)
 
     def quantized(self):
-        scale = self.scale.to(self.parameter.dtype, copy=True)
+        scale = self.scale.to(self.room.dtype, copy=True)
         return QuantizedTensor.from_scale(self.parameter.detach(), scale, self.bits, self.axis)
 
 
@@ -288,8 +287,8 @@ class _QuantizeInput(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values, scales, hook, n_samples):
-        ctx.hook, ctx.n_samples, ctx.scale = hook, n_samples, hook.scale.to(values)
-        rounded = to_codes(values, ctx.scale, hook.low, hook.high).mul_(ctx.scale)
+        ctx.hook, ctx.n_samples, ctx.scale = hook, n_samples, hook.scale.to(widened(values))
+        rounded = to_codes(values, ctx.scale, hook.low, hook.high).mul_(ctx.scale).to(values.dtype)
         ctx.save_for_backward(values, None if scales is None else rounded)
         return rounded
 
@@ -322,7 +321,7 @@ class FakeQuantizedInput(ActivationQuantizer):
     def first_scale(self, mean_magnitude, like):
         """Return 2 mean|x| / sqrt(q), where a learned scale starts."""
         start = 2 * mean_magnitude / math.sqrt(self.high)
-        return torch.as_tensor(start if start > 0 else 1.0, dtype=like.dtype, device=like.device)
+        return torch.as_tensor(start if start > 0 else 1.0).to(widened(like))
 
     def add_gradient(self, slope, values, n_samples):
         """Take in what one call of the module says, times the scale."""

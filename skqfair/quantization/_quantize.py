@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skqfair.quantization._affine import check_bits, dequantize, pack, q_max, to_codes
+from skqfair.quantization._affine import check_bits, dequantize, pack, q_max, to_codes, widened
 from skqfair.quantization._calibration import CALIBRATIONS, clip_range
 
 __all__ = ["GRANULARITIES", "QuantizedTensor", "quantize", "weight_scale"]
@@ -47,7 +47,8 @@ def quantize(tensor, bits, *, granularity="per_channel", calibration="mse", axis
     codes : tensor of int8 (up to 8 bits) or int16
         Same shape as ``tensor``.
     scale : tensor of float
-        Broadcasts against ``codes``: the dequantized tensor is ``codes * scale``.
+        Broadcasts against ``codes``: the dequantized tensor is ``codes * scale``. In the dtype of
+        ``tensor``, float32 for half and bfloat16.
 
     Raises
     ------
@@ -96,6 +97,7 @@ def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):
 
     ``bits`` may be an integer tensor of one width per channel.
     """
+    tensor = widened(tensor)
     magnitude = tensor.abs()
     channels = tensor.shape[axis] if per_channel else 1
     rows = magnitude.movedim(axis, 0).reshape(channels, -1) if per_channel else magnitude.reshape(1, -1)
@@ -160,6 +162,7 @@ class QuantizedTensor:
     @classmethod
     def from_scale(cls, tensor, scale, bits, axis=0):
         """Quantize ``tensor`` with a scale that is known."""
+        tensor = widened(tensor)
         if isinstance(bits, int):
             codes = to_codes(tensor, scale, -q_max(bits), q_max(bits))
         else:

@@ -6,18 +6,23 @@ _FLOAT_BYTES = 4
 
 
 def _stored(module):
-    """Yield what prediction needs: every parameter once, and the buffers but the batch counters."""
-    yield from module.named_parameters()
-    for name, buffer in module.named_buffers():
+    """Yield name and numbers of what is stored: every parameter once, and the persistent buffers.
+
+    Left out are batch counters, which prediction does not read. A complex number is two.
+    """
+    kept = module.state_dict(keep_vars=True)
+    buffers = [(name, buffer) for name, buffer in module.named_buffers() if name in kept]
+    for name, tensor in [*module.named_parameters(), *buffers]:
         if not name.endswith("num_batches_tracked"):
-            yield name, buffer
+            yield name, tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
 def float_size(module):
     """Return the bytes of the module in float32: 4 for each number that prediction needs.
 
-    Counted are all parameters (shared ones once) and buffers, but not the batch counters of
-    BatchNorm, which prediction does not read.
+    Counted are all parameters (shared ones once) and buffers, a complex number as two; but not buffers
+    that the module does not store (``persistent=False``), nor the batch counters of BatchNorm, which
+    prediction does not read.
 
     Parameters
     ----------
@@ -29,7 +34,7 @@ def float_size(module):
     int
         Bytes.
     """
-    return _FLOAT_BYTES * sum(tensor.numel() for _, tensor in _stored(module))
+    return _FLOAT_BYTES * sum(numbers for _, numbers in _stored(module))
 
 
 def quantized_size(quantized):
@@ -51,7 +56,7 @@ def quantized_size(quantized):
         Bytes.
     """
     left_in_float = sum(
-        tensor.numel() for name, tensor in _stored(quantized.module) if name not in quantized.weights
+        numbers for name, numbers in _stored(quantized.module) if name not in quantized.weights
     )
     scales = len(quantized.activations)
     packed = sum(weight.nbytes for weight in quantized.weights.values())

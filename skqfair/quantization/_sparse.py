@@ -75,9 +75,9 @@ class SparseTensor:
         if layout == "bitmap":
             where = np.packbits(_is_stored(values), bitorder="little")
         else:
-            where = np.concatenate(
-                [np.array([len(kept)], _COUNT).view(np.uint8), pack(_gap_codes(kept, bits), bits)]
-            )
+            top = 1 << (bits - 1)
+            signed = (_gap_codes(kept, bits).astype(np.int64) ^ top) - top  # the same bits
+            where = np.concatenate([np.array([len(kept)], _COUNT).view(np.uint8), pack(signed, bits)])
         return cls(np.concatenate([where, values[kept].view(np.uint8)]), layout, shape, bits)
 
     def unpack(self):

@@ -4,7 +4,7 @@ import contextlib
 import copy
 
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrizations, parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -14,6 +14,7 @@ _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_CONV_TRANSPOSE)
 _RNN = (nn.RNNBase, nn.RNNCellBase)
 _PLAIN = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, *_CONV)
+_COMPUTING = {WeightNorm: "name", SpectralNorm: "name", prune.BasePruningMethod: "_tensor_name"}
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -66,7 +67,7 @@ def activation_targets(module):
 
 
 def is_reparametrized(module):
-    """Tell whether a weight of the module is computed from others, as by weight norm.
+    """Tell whether a weight is computed from others, as by weight norm or by a mask of pruning.
 
     Parameters
     ----------
@@ -80,13 +81,13 @@ def is_reparametrized(module):
     """
     return any(
         parametrize.is_parametrized(child)
-        or any(isinstance(h, (WeightNorm, SpectralNorm)) for h in child._forward_pre_hooks.values())
+        or any(isinstance(hook, tuple(_COMPUTING)) for hook in child._forward_pre_hooks.values())
         for child in module.modules()
     )
 
 
 def plain_copy(module):
-    """Return a copy in which weight norm, spectral norm and other reparametrizations are plain weights.
+    """Return a copy in which weight norm, masks and other reparametrizations are plain weights.
 
     Parameters
     ----------
@@ -98,10 +99,9 @@ def plain_copy(module):
     torch.nn.Module
         With the same outputs.
     """
-    for child in module.modules():  # the older norms leave a graph on the weight: no copy takes that
-        for hook in child._forward_pre_hooks.values():
-            if isinstance(hook, (WeightNorm, SpectralNorm)):
-                setattr(child, hook.name, getattr(child, hook.name).detach())
+    for child in module.modules():  # these hooks leave a graph on the weight: no copy takes that
+        for name in _computed(child):
+            setattr(child, name, getattr(child, name).detach())
     copied = copy.deepcopy(module)
     for child in copied.modules():
         if parametrize.is_parametrized(child):
@@ -109,7 +109,20 @@ def plain_copy(module):
         for remove in (remove_weight_norm, remove_spectral_norm):
             with contextlib.suppress(ValueError):  # this module has none
                 remove(child)
+        for name in _computed(child):
+            prune.remove(child, name)
     return copied
+
+
+def _computed(child):
+    """Return the names of the weights that older norms and pruning compute in a hook."""
+    hooks = list(child._forward_pre_hooks.values())
+    return [
+        getattr(hook, attribute)
+        for hook in hooks
+        for kind, attribute in _COMPUTING.items()
+        if isinstance(hook, kind)
+    ]
 
 
 def _fold(child):

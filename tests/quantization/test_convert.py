@@ -110,3 +110,67 @@ def test_old_style_weight_norm_is_quantized_too():
     quantized = convert(module, QuantizationScheme(2))
     assert set(quantized.layer_bits) == {"0.weight", "1.weight"}
     assert all(len(row.unique()) <= 3 for row in quantized.module[0].weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_rounded_in_float32(dtype):
+    """At 16 bits nothing moves by more than half itself does; codes never leave their range."""
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype)
+    data = torch.randn(50, 6).to(dtype)
+    with observe_activations(module) as statistics:
+        module(data)
+    for bits in (10, 13, 16):
+        quantized = convert(module, QuantizationScheme(bits, activation_bits=16), statistics)
+        for name, weight in quantized.weights.items():
+            plain = module.get_parameter(name).detach()
+            codes = numpy_codes(plain.float(), weight.scale.numpy(), bits)
+            np.testing.assert_array_equal(weight.codes.numpy(), codes)
+            found = quantized.module.get_parameter(name).detach()
+            assert found.dtype == dtype
+            assert torch.equal(found, weight.dequantize().to(dtype))
+    hook = quantized.activations["0"]
+    rounded = hook.quantize(data)
+    assert rounded.dtype == dtype
+    error = (rounded.double() - data.double()).abs()
+    assert (error <= float(hook.scale) / 2 + data.double().abs() * torch.finfo(dtype).eps).all()
+
+
+class WithTables(nn.Module):
+    """Holds a table that it makes anew when it is loaded, one that it stores, and complex numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.register_buffer("made", torch.ones(1000), persistent=False)
+        self.register_buffer("kept", torch.ones(10))
+        self.phase = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+
+
+def test_the_size_counts_what_is_stored():
+    module = nn.Sequential(WithTables(), nn.BatchNorm1d(2))
+    stored = {k: v for k, v in module.state_dict().items() if "num_batches" not in k}
+    numbers = sum(v.numel() * (v.element_size() // 4) for v in stored.values())
+    assert float_size(module) == 4 * numbers == 4 * (10 + 10 + 6 + 8)
+    quantized = convert(module, QuantizationScheme(8))
+    assert quantized_size(quantized) == 4 * (numbers - 8) + 8 + 4 * 2
+
+
+def test_layers_under_torchs_pruning_are_quantized():
+    from torch.nn.utils import prune
+
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    prune.l1_unstructured(module[0], "weight", amount=0.5)
+    prune.random_unstructured(module[0], "bias", amount=0.5)
+    prune.ln_structured(module[2], "weight", amount=1, n=2, dim=0)
+    prune.l1_unstructured(module[2], "weight", amount=0.2)  # two masks in one hook
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    plain, data = plain_copy(module), torch.randn(5, 6)
+    assert torch.equal(plain(data), module(data))
+    quantized = convert(module, QuantizationScheme(4))
+    assert list(quantized.layer_bits) == ["0.weight", "2.weight"]
+    assert set(quantized.module.state_dict()) == {"0.bias", "0.weight", "2.bias", "2.weight"}
+    for name, weight in quantized.weights.items():
+        masked = module[int(name[0])].weight.detach()
+        np.testing.assert_array_equal(weight.codes, numpy_codes(masked, weight.scale.numpy(), 4))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert prune.is_pruned(module)

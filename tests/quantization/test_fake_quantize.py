@@ -298,3 +298,27 @@ def test_an_error_inside_gives_the_weights_back():
     with pytest.raises(RuntimeError, match="on purpose"), fake.applied(training=True):
         raise RuntimeError("on purpose")
     assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_train_on_the_codes_of_float32(dtype, learned):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype)
+    data = torch.randn(30, 6).to(dtype)
+    with observe_activations(module) as statistics:
+        module(data)
+    scheme = QuantizationScheme(12, activation_bits=12)
+    fake = FakeQuantization(module, scheme, learned=learned, statistics=statistics)
+    for _ in range(2):
+        with fake.applied(training=True):
+            module(data).float().square().mean().backward()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter -= 0.01 * parameter.grad
+    quantized = fake.finish()
+    for name, weight in quantized.weights.items():
+        latent, scale = module.get_parameter(name).detach().float(), weight.scale
+        assert scale.dtype == torch.float32
+        assert torch.equal(weight.codes, (latent / scale).round().clamp(-2047, 2047).to(torch.int16))
+        assert torch.equal(quantized.module.get_parameter(name), weight.dequantize().to(dtype))

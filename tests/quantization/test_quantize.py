@@ -128,3 +128,23 @@ def test_bits_per_channel():
     np.testing.assert_array_equal(quantized.codes.numpy(), expected)
     for row, b in zip(quantized.codes, bits, strict=True):
         assert len(row.unique()) <= 2**b
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_halves_have_the_codes_of_their_values_in_float32(dtype, granularity):
+    values = torch.cat([torch.randn(3, 50), torch.ones(3, 1), -torch.ones(3, 1)], 1).to(dtype)
+    for bits in (2, 8, 10, 13, 16):
+        for calibration in ("minmax", "percentile", "mse"):
+            options = {"granularity": granularity, "calibration": calibration}
+            codes, scale = quantize(values, bits, **options)
+            expected, expected_scale = quantize(values.float(), bits, **options)
+            assert torch.equal(codes, expected)
+            assert torch.equal(scale, expected_scale)
+            assert int(codes.abs().max()) <= 2 ** (bits - 1) - 1
+
+
+@pytest.mark.parametrize(("code", "bits"), [(100, 4), (-9, 4), (8, 4), (2, 2), (-129, 8), (2**15, 16)])
+def test_codes_that_do_not_fit_are_not_packed(code, bits):
+    with pytest.raises(ValueError, match=f"codes must be from -{2 ** (bits - 1)} to .* at {bits} bits"):
+        pack(np.array([0, code]), bits)
