@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 from scipy.special import softmax
@@ -22,11 +23,33 @@ from skqfair._validation import (
     check_weights,
     positions,
 )
+from skqfair.exceptions import DivergedTrainingError
 from skqfair.networks import Network
 from skqfair.quantization import float_size, observe_activations, quantized_size
 from skqfair.storage import Cache, SavedState
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "observe"]
+__all__ = ["NetworkClassifier", "TrainedNetwork", "all_or_nothing", "observe"]
+
+
+def all_or_nothing(fit):
+    """Let a fit that fails leave its estimator as it was.
+
+    One whose fine-tuning diverges leaves the float net that it has trained, to look at.
+    """
+
+    @wraps(fit)
+    def wrapped(self, *args, **kwargs):
+        before = dict(vars(self))
+        try:
+            return fit(self, *args, **kwargs)
+        except DivergedTrainingError:
+            raise
+        except BaseException:  # Ctrl-C too
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapped
 
 
 @dataclass

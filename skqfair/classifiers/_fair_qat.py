@@ -7,7 +7,7 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
-from skqfair.classifiers._base import NetworkClassifier, observe
+from skqfair.classifiers._base import NetworkClassifier, all_or_nothing, observe
 from skqfair.classifiers._layer_bits import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.classifiers._mitigations import (
     Validation,
@@ -217,6 +217,7 @@ class FairQATClassifier(NetworkClassifier):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
         """Train the network (unless it is frozen), then fine-tune it with fake quantization.
 

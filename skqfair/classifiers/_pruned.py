@@ -6,7 +6,7 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
-from skqfair.classifiers._base import NetworkClassifier
+from skqfair.classifiers._base import NetworkClassifier, all_or_nothing
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.networks import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.quantization import SCOPES, HeldMasks, QuantizationScheme, float_size, prune, sparse_size
@@ -129,6 +129,7 @@ class PrunedClassifier(NetworkClassifier):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
         """Train the network (unless it is frozen), prune it, and fine-tune what is left.
 

@@ -4,7 +4,7 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import StrOptions
 
 from skqfair._seeding import seeded
-from skqfair.classifiers._base import NetworkClassifier
+from skqfair.classifiers._base import NetworkClassifier, all_or_nothing
 from skqfair.classifiers._layer_bits import BIT_CONSTRAINTS, build_scheme, check_layer_bits
 from skqfair.quantization import convert, has_batchnorm, reestimate_batchnorm
 
@@ -141,6 +141,7 @@ class QuantizedClassifier(NetworkClassifier):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
         """Train the network (unless it is frozen) and quantize it.
 

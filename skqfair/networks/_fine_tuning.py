@@ -310,7 +310,7 @@ def _copy(net, module):
     known = {id(net): copied, id(net.module_): module}
     known |= {id(m): m for m in [net.module] if isinstance(m, nn.Module)}
     try:
-        vars(copied).update(copy.deepcopy(attributes, known))
+        vars(copied).update(copy.deepcopy(attributes, dict(known)))  # a failure leaves half a copy there
     except Exception:  # e.g. a callback that has kept a loss with its graph: share what has no copy
         for name, value in attributes.items():
             try:

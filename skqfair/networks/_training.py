@@ -17,6 +17,7 @@ from skqfair.networks._batches import (
     WeightedData,
     WeightedSkorchData,
 )
+from skqfair.networks._interrupts import raised_interrupts
 
 __all__ = ["TensorTraining", "prediction_view", "tensor_training"]
 
@@ -83,11 +84,12 @@ class TensorTraining:
             module = getattr(self, name + "_")
             if not isinstance(module, torch.nn.Module):
                 continue
-            kept, key = self.__dict__.get("kept_", {}), ("below", id(module))
+            kept, key = self.__dict__.get("kept_", {}), ("modes", id(module))
             if key not in kept:
-                kept[key] = [m for m in module.modules() if m is not module]
-            below = kept[key]
-            if module.training is not training or any(m.training is not training for m in below):
+                parts = list(module.modules())
+                kept[key] = parts, any(_has_own_train(part) for part in parts)
+            parts, own = kept[key]
+            if own or any(part.training is not training for part in parts):
                 module.train(training)
 
     def get_dataset(self, X, y=None):
@@ -161,6 +163,11 @@ class TensorTraining:
         return (weight * losses).sum() / share.sum()
 
 
+def _has_own_train(module):
+    """Whether a module has a mode of its own, e.g. keeps its norms as they are."""
+    return "train" in vars(module) or type(module).train is not torch.nn.Module.train
+
+
 def without_extras(x):
     """Return the input of the module out of a batch's X."""
     return x["X"] if isinstance(x, dict) and x.keys() & {"sample_weight", "group"} else x
@@ -210,6 +217,11 @@ def tensor_training(net, sample_weight=None, base=TensorTraining, **state):
     ------
     NeuralNetClassifier
         The same net.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the training was interrupted by a signal.
     """
     own, before = type(net), {name: net.__dict__[name] for name in _DEFAULTS}
     net.__class__ = _extended(own, base)
@@ -220,7 +232,8 @@ def tensor_training(net, sample_weight=None, base=TensorTraining, **state):
         weights = torch.as_tensor(sample_weight, dtype=torch.float64)
         net.__dict__["sample_weight_"] = (weights / weights.mean()).float()
     try:
-        yield net
+        with raised_interrupts():
+            yield net
         trained = len(net.history_ or ()) > 0
         if sample_weight is not None and trained and "sample_weight_used_" not in net.__dict__:
             raise ValueError(

@@ -53,6 +53,7 @@ class Network:
             _check_trained(inner)
         if self.frozen:  # not by skorch's own pickling, which some modules refuse
             self.state = type(inner), copy.deepcopy(vars(inner))
+            self.module.eval()
         else:
             self.net = clone(inner)
 
@@ -121,6 +122,7 @@ class Network:
         """Train the net, and return its state."""
         with seeded(seed), tensor_training(self.net, sample_weight):
             self.net.fit(X, y, **fit_params)
+        self.module.eval()
         return self.state
 
     def check_finite(self):
@@ -244,16 +246,17 @@ class Network:
     def _run_directly(self, X, module, size):
         tensor = torch.as_tensor(np.require(X, requirements=["C", "W"]))
         device = self.net.device or "cpu"
-        modes = {m: m.training for m in module.modules()}
-        module.eval()
+        modes = [m for m in module.modules() if m.training]
+        if modes:  # never of a fitted estimator, whose threads would get into each other's way
+            module.eval()
         try:
             for batch in tensor.split(size):
                 with torch.no_grad():  # a copy of each batch, for modules that work in place
                     output = _to_cpu(module(batch.to(device, copy=True)))
                 yield output
         finally:
-            for m, training in modes.items():
-                m.training = training
+            for m in modes:
+                m.training = True
 
     def _run_by_skorch(self, X, module, size):
         with preserved():  # torch's loader draws from the global generator

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from nets import skorch_net, small
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from skorch.callbacks import (
     Callback,
     Checkpoint,
+    EarlyStopping,
     Initializer,
     LoadInitState,
     LRScheduler,
@@ -163,6 +165,15 @@ def test_callbacks_that_keep_tensors(problem):
     X, y, _ = problem
     clf = FairQATClassifier(small(callbacks=[Keeping()]), qat_epochs=1).fit(X, y)
     assert clf.predict(X).shape == y.shape
+
+
+def test_callbacks_beside_one_that_cannot_be_copied_stay(problem):
+    X, y, _ = problem
+    stop = EarlyStopping(monitor="train_loss", patience=1, threshold=10.0)
+    net = small(callbacks=[Keeping(), ("stop", stop)], max_epochs=20)
+    clf = FairQATClassifier(net, qat_epochs=6, random_state=0).fit(X, y)
+    alone = clone(clf).set_params(estimator__callbacks=[("stop", stop)]).fit(X, y)
+    assert len(clf.history_) == len(alone.history_) < 6
 
 
 def test_rates_fall_to_zero_with_one_batch_and_a_split(problem):
