@@ -57,7 +57,7 @@ preprocess = make_column_transformer(
 )
 cache = tempfile.TemporaryDirectory()
 network = make_classifier(module__hidden_sizes=(64, 32), lr=0.002, max_epochs=8)
-clf = FairQATClassifier(network, qat_epochs=3, memory=cache.name, random_state=0)
+clf = FairQATClassifier(network, finetune_epochs=3, memory=cache.name, random_state=0)
 pipeline = Pipeline([("preprocess", preprocess), ("clf", clf)])
 
 # %%
@@ -148,8 +148,8 @@ fig.savefig("fair_qat.png", dpi=120)
 
 options = {name.removeprefix("clf__"): value for name, value in search.best_params_.items()}
 models = {
-    "float": {"weight_bits": None, "qat_epochs": 0},
-    "2 bits, no fine-tuning": {"weight_bits": 2, "qat_epochs": 0},
+    "float": {"weight_bits": None, "finetune_epochs": 0},
+    "2 bits, no fine-tuning": {"weight_bits": 2, "finetune_epochs": 0},
     "chosen": options,
     "float, fine-tuned alike": {**options, "weight_bits": None},
 }
@@ -157,7 +157,7 @@ ready = search.best_estimator_["preprocess"]
 predictions, rows = {}, {}
 for name, changes in models.items():
     model = FairQATClassifier(
-        network, **{"qat_epochs": 3, "memory": cache.name, "random_state": 0, **changes}
+        network, **{"finetune_epochs": 3, "memory": cache.name, "random_state": 0, **changes}
     ).fit(ready.transform(X_train), y_train, sensitive_features=groups_train)
     predictions[name] = model.predict(ready.transform(X_test))
     report = group_report(y_test, predictions[name], sensitive_features=groups_test, random_state=0)

@@ -41,7 +41,7 @@ def parse(arguments=None):
     parser.add_argument("--image-size", type=int, default=32, help="of the faces (default: 32)")
     parser.add_argument("--max-samples", type=int, help="a random draw of so many samples")
     parser.add_argument("--epochs", type=int, help="of the float training")
-    parser.add_argument("--qat-epochs", type=int, help="of the fine-tuning")
+    parser.add_argument("--finetune-epochs", type=int, help="of the fine-tuning")
     parser.add_argument(
         "--curvature-samples", type=int, default=128, help="most of each group (default: 128)"
     )
@@ -74,7 +74,7 @@ def main(arguments=None):
     if options.page:
         write_report(out, options.page)
         return
-    recipe = ("data", "image_size", "max_samples", "epochs", "qat_epochs")
+    recipe = ("data", "image_size", "max_samples", "epochs", "finetune_epochs")
     recipe = {name: getattr(options, name) for name in recipe}
     tasks = [Task(name, **recipe) for name in options.tasks]
     study = Study(out, tasks, options.seeds, sorted(set(options.bits)), options.curvature_samples)

@@ -142,7 +142,7 @@ def _described(summary):
         shape = " × ".join(map(str, task["shape"]))
         lines.append(
             f"- **{name}**: {_TASKS[name]}. {task['n_train']:,} samples to train on, {task['n_test']:,} "
-            f"to measure on, of shape {shape}; {task['epochs']} epochs, {task['qat_epochs']} of "
+            f"to measure on, of shape {shape}; {task['epochs']} epochs, {task['finetune_epochs']} of "
             f"fine-tuning. Eigenvalues on at most {task['curvature_samples']} samples of each group."
         )
     bits = next(iter(summary["tasks"].values()))["bits"]

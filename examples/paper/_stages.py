@@ -138,7 +138,7 @@ class _Run:
             amount = amount_for_size(self.net.module_, size)
             self.add(self.fit(PrunedClassifier, amount=amount), "pruned", b)
             if b == mitigated_bits(self.bits):
-                epochs = self.task.qat_epochs
+                epochs = self.task.finetune_epochs
                 tuned = self.fit(PrunedClassifier, amount=amount, finetune_epochs=epochs)
                 self.add(tuned, "pruned, fine-tuned", b)
 
@@ -166,6 +166,6 @@ class _Run:
         if "layer_bits" in options:
             options["bit_budget"] = bits
         if kind is FairQATClassifier:
-            options["qat_epochs"] = self.task.qat_epochs
+            options["finetune_epochs"] = self.task.finetune_epochs
         clf = self.fit(kind, groups=True, **options)
         self.add(clf, name, options["weight_bits"] or FLOAT)

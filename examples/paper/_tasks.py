@@ -34,10 +34,10 @@ class Task:
     image_size: int = 32
     max_samples: int | None = None
     epochs: int | None = None
-    qat_epochs: int | None = None
+    finetune_epochs: int | None = None
 
     def __post_init__(self):
-        for name, defaults in (("epochs", _EPOCHS), ("qat_epochs", _QAT_EPOCHS)):
+        for name, defaults in (("epochs", _EPOCHS), ("finetune_epochs", _QAT_EPOCHS)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, defaults[self.name])
 

@@ -21,7 +21,7 @@ from skqfair.classifiers._mitigations import (
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import BALANCES, SAMPLINGS, cell_report, make_cells
 from skqfair.networks import Tuning, fine_tune
-from skqfair.quantization import FakeQuantization, plain_copy
+from skqfair.quantization import CALIBRATIONS, FakeQuantization, plain_copy
 
 __all__ = ["FairQATClassifier"]
 
@@ -55,12 +55,13 @@ class FairQATClassifier(NetworkClassifier):
         One scale per output channel of a weight, or one per weight.
     calibration_size : int, default=1024
         Training samples used for activation ranges and sensitivities, equally many of each group.
-    scale : {"mse", "learned"}, default="mse"
-        "mse": scales have the least squared error, re-estimated at the start of each epoch;
-        "learned": scales are trained with the weights (LSQ).
-    qat_epochs : int, default=5
+    calibration : {"minmax", "percentile", "mse", "learned"}, default="mse"
+        How scales are found: from the largest magnitude, its 99.99th percentile, or the clip with the
+        least squared error, estimated anew at the start of each epoch; or "learned": trained with the
+        weights (LSQ).
+    finetune_epochs : int, default=5
         Epochs of fine-tuning; 0 is post-training quantization.
-    qat_lr : float or None, default=None
+    finetune_lr : float or None, default=None
         Learning rate at the start of the fine-tuning; None is 0.3 times that of the net. It falls to
         0 along a cosine, unless the net has an ``LRScheduler`` of its own. Parameter groups of the
         optimizer keep their ratios.
@@ -164,9 +165,9 @@ class FairQATClassifier(NetworkClassifier):
     _parameter_constraints = {
         **NetworkClassifier._parameter_constraints,
         **BIT_CONSTRAINTS,
-        "scale": [StrOptions({"mse", "learned"})],
-        "qat_epochs": [Interval(Integral, 0, None, closed="left")],
-        "qat_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "calibration": [StrOptions({*CALIBRATIONS, "learned"})],
+        "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
+        "finetune_lr": [Interval(Real, 0, None, closed="neither"), None],
         "sampling": [StrOptions(set(SAMPLINGS)), None],
         "mitigation_weight": [Interval(Real, 0, 1, closed="both")],
         "balance": [StrOptions(set(BALANCES))],
@@ -185,9 +186,9 @@ class FairQATClassifier(NetworkClassifier):
         bit_budget=None,
         granularity="per_channel",
         calibration_size=1024,
-        scale="mse",
-        qat_epochs=5,
-        qat_lr=None,
+        calibration="mse",
+        finetune_epochs=5,
+        finetune_lr=None,
         sampling=None,
         mitigation_weight=0.0,
         balance="group",
@@ -204,9 +205,9 @@ class FairQATClassifier(NetworkClassifier):
         self.bit_budget = bit_budget
         self.granularity = granularity
         self.calibration_size = calibration_size
-        self.scale = scale
-        self.qat_epochs = qat_epochs
-        self.qat_lr = qat_lr
+        self.calibration = calibration
+        self.finetune_epochs = finetune_epochs
+        self.finetune_lr = finetune_lr
         self.sampling = sampling
         self.mitigation_weight = mitigation_weight
         self.balance = balance
@@ -233,7 +234,7 @@ class FairQATClassifier(NetworkClassifier):
             Weights of the losses, in training and fine-tuning; only their ratios count.
         **fit_params
             Handed to the fit of the net, the same for every batch. ``epochs`` is for the float
-            training; the fine-tuning has ``qat_epochs``.
+            training; the fine-tuning has ``finetune_epochs``.
 
         Returns
         -------
@@ -259,19 +260,19 @@ class FairQATClassifier(NetworkClassifier):
             sensitive_features,
             sample_weight,
             fit_params,
-            before_training=build_scheme(self, "mse").resolve,
+            before_training=build_scheme(self, self._calibration).resolve,
             hold_out=None if self.validation_fraction is None else partial(hold_out, self),
         )
         self._forget()
         self._publish(trained)
-        scheme = build_scheme(self, "mse", trained, lambda: self._calibration_rows(trained))
+        scheme = build_scheme(self, self._calibration, trained, lambda: self._calibration_rows(trained))
         fake = self._fake_quantization(trained, scheme)
         cells = make_cells(self.balance, trained.y, trained.classes, trained.groups)
         weights, draws = loss_weights(self, trained, cells), expected_draws(self, cells)
         tuning = Tuning(
             fake,
-            lr=self.qat_lr,
-            n_epochs=self.qat_epochs,
+            lr=self.finetune_lr,
+            n_epochs=self.finetune_epochs,
             sampling=self.sampling,
             cells=cells.codes,
             seed=trained.seed,
@@ -281,7 +282,7 @@ class FairQATClassifier(NetworkClassifier):
         if tuning.penalties:
             tuning.groups = trained.groups.codes
         self.history_, self.best_epoch_ = History(), None
-        if self.qat_epochs:
+        if self.finetune_epochs:
             self.history_, self.best_epoch_ = fine_tune(
                 trained.network.net,
                 tuning,
@@ -298,6 +299,11 @@ class FairQATClassifier(NetworkClassifier):
         if self.accuracy_bound is not None:
             self.accuracy_bound_ = bound_report(self, trained, tuning.penalties[-1])
         return self
+
+    @property
+    def _calibration(self):
+        """How scales are found that are not learned."""
+        return "mse" if self.calibration == "learned" else self.calibration
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "module_")
@@ -316,7 +322,7 @@ class FairQATClassifier(NetworkClassifier):
         return FakeQuantization(
             module,
             scheme,
-            learned=self.scale == "learned",
+            learned=self.calibration == "learned",
             statistics=self._float_statistics(trained) if observing else None,
             observe=partial(observe, network, module, sample),
         )
@@ -326,6 +332,6 @@ def _check_latent(module):
     for name, parameter in module.named_parameters():
         if not parameter.isfinite().all():
             raise DivergedTrainingError(
-                f"fine-tuning diverged: the weight {name} is not finite at its end. Lower qat_lr. The "
-                "float net is kept in estimator_."
+                f"fine-tuning diverged: the weight {name} is not finite at its end. Lower "
+                "finetune_lr. The float net is kept in estimator_."
             )

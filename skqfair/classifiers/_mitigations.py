@@ -109,7 +109,7 @@ def bound_report(clf, trained, bound):
     if len(broken):
         warnings.warn(
             f"accuracy_bound={clf.accuracy_bound} is not kept on the training data by "
-            f"{broken.tolist()} (see accuracy_bound_); allow more bits or qat_epochs.",
+            f"{broken.tolist()} (see accuracy_bound_); allow more bits or finetune_epochs.",
             AccuracyBoundWarning,
             stacklevel=4,
         )

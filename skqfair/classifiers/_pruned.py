@@ -38,9 +38,10 @@ class PrunedClassifier(NetworkClassifier):
         One threshold for all weights together, or the same share of each.
     finetune_epochs : int, default=0
         Epochs of training after the pruning, in which the zeros stay zero. The net trains as it does,
-        with its optimizer, iterators and callbacks (less checkpoints); the learning rate starts at
-        0.3 times that of the net and falls to 0 along a cosine, unless the net has a schedule of its
-        own.
+        with its optimizer, iterators and callbacks (less checkpoints).
+    finetune_lr : float or None, default=None
+        Learning rate at the start of the fine-tuning; None is 0.3 times that of the net. It falls to 0
+        along a cosine, unless the net has a schedule of its own.
     memory : str, path, joblib.Memory or None, default=None
         Caches the float training. The key covers data, hyper-parameters, seed and the code of the
         network.
@@ -109,6 +110,7 @@ class PrunedClassifier(NetworkClassifier):
         "amount": [Interval(Real, 0, 1, closed="left")],
         "scope": [StrOptions(set(SCOPES))],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
+        "finetune_lr": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -118,6 +120,7 @@ class PrunedClassifier(NetworkClassifier):
         amount=0.5,
         scope="global",
         finetune_epochs=0,
+        finetune_lr=None,
         memory=None,
         random_state=None,
     ):
@@ -125,6 +128,7 @@ class PrunedClassifier(NetworkClassifier):
         self.amount = amount
         self.scope = scope
         self.finetune_epochs = finetune_epochs
+        self.finetune_lr = finetune_lr
         self.memory = memory
         self.random_state = random_state
 
@@ -186,11 +190,11 @@ class PrunedClassifier(NetworkClassifier):
     def _fine_tune(self, trained, pruned, fit_params):
         """Train the weights that are left, and return the history."""
         masks, net = HeldMasks(pruned), trained.network.net
-        tuning = Tuning(masks, n_epochs=self.finetune_epochs, seed=trained.seed)
+        options = {"lr": self.finetune_lr, "n_epochs": self.finetune_epochs, "seed": trained.seed}
+        tuning = Tuning(masks, **options)
         remedy = (
-            f"Lower the learning rate of the net (lr={net.lr}; the fine-tuning starts at "
-            f"{LEARNING_RATE_RATIO} times it), or set finetune_epochs=0. With memory the float net is "
-            "not trained again."
+            f"Lower finetune_lr (None: {LEARNING_RATE_RATIO} times that of the net, lr={net.lr}), or "
+            "set finetune_epochs=0. With memory the float net is not trained again."
         )
         try:
             history, _ = fine_tune(

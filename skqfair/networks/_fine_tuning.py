@@ -152,7 +152,7 @@ class FineTuning(TensorTraining):
             epoch = len(self.history)
             raise DivergedTrainingError(
                 f"fine-tuning diverged: the loss is {loss} in epoch {epoch}. Lower "
-                f"qat_lr (now {self.tuning_.first_lr:.2g}), gap_penalty or the "
+                f"finetune_lr (now {self.tuning_.first_lr:.2g}), gap_penalty or the "
                 "learning rate of the net. The float net is kept in estimator_."
             )
         return step

@@ -26,10 +26,10 @@ from skqfair.datasets import load_adult, load_utkface
 from skqfair.networks import ConvNet, make_classifier
 
 EPOCHS = 4
-TUNED = {"qat_epochs": EPOCHS}
+TUNED = {"finetune_epochs": EPOCHS}
 BALANCED = {**TUNED, "sampling": "balanced"}
 VARIANTS = {
-    "float": {"weight_bits": None, "qat_epochs": 0},
+    "float": {"weight_bits": None, "finetune_epochs": 0},
     "float, balanced (control)": {**BALANCED, "weight_bits": None},
     "3 bits, post-training": {"weight_bits": 3, "kind": QuantizedClassifier},
     "3 bits, post-training, balanced calibration and BatchNorm": {
@@ -39,7 +39,7 @@ VARIANTS = {
     },
     "3 bits, no mitigation": {**TUNED, "weight_bits": 3},
     "3 bits, balanced": {**BALANCED, "weight_bits": 3},
-    "3 bits, balanced, learned scales": {**BALANCED, "weight_bits": 3, "scale": "learned"},
+    "3 bits, balanced, learned scales": {**BALANCED, "weight_bits": 3, "calibration": "learned"},
     "3 bits, weighted loss": {**TUNED, "weight_bits": 3, "mitigation_weight": 1.0},
     "minimax 3 bits, balanced": {**BALANCED, "layer_bits": "auto", "bit_budget": 3},
     "3 bits, weighted loss, gap penalty": {
@@ -70,7 +70,7 @@ VARIANTS = {
         **BALANCED,
         "weight_bits": 2,
         "layer_bits": "first_last_8",
-        "scale": "learned",
+        "calibration": "learned",
     },
 }
 

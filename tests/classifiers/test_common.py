@@ -16,8 +16,10 @@ EXPECTED_FAILURES = {
     [
         QuantizedClassifier(),
         QuantizedClassifier(weight_bits=4, activation_bits=8),
-        FairQATClassifier(qat_epochs=3),
-        FairQATClassifier(qat_epochs=1, scale="learned", activation_bits=8, layer_bits="first_last_8"),
+        FairQATClassifier(finetune_epochs=3),
+        FairQATClassifier(
+            finetune_epochs=1, calibration="learned", activation_bits=8, layer_bits="first_last_8"
+        ),
         PrunedClassifier(),
         PrunedClassifier(scope="layer", finetune_epochs=2),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nets import CODES, Resized, Sizes, skorch_net, small, weights_of
+from reference import numpy_clip, rows_of
 from scipy.stats import chisquare
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -23,6 +24,7 @@ from skqfair.exceptions import (
 from skqfair.mitigation import balancing_weights, make_cells
 from skqfair.networks import MLP, make_classifier
 from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO
+from skqfair.quantization import input_quantizers
 
 
 @pytest.fixture
@@ -83,7 +85,9 @@ def by_hand(net, X, y, *, bits, epochs, lr, weight=None, penalty=None):
 @pytest.mark.parametrize("bits", [2, 4])
 def test_plain_fine_tuning_is_the_loop_by_hand(problem, frozen, bits):
     X, y, _ = problem
-    clf = FairQATClassifier(frozen, weight_bits=bits, qat_epochs=3, qat_lr=0.002, random_state=0)
+    clf = FairQATClassifier(
+        frozen, weight_bits=bits, finetune_epochs=3, finetune_lr=0.002, random_state=0
+    )
     expected = by_hand(frozen.estimator, X, codes(y), bits=bits, epochs=3, lr=0.002)
     for found, value in zip(latent(clf.fit(X, codes(y))), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5)
@@ -92,7 +96,9 @@ def test_plain_fine_tuning_is_the_loop_by_hand(problem, frozen, bits):
 def test_weighted_fine_tuning_is_the_loop_by_hand(problem, frozen):
     X, y, groups = problem
     own = np.random.default_rng(0).exponential(size=len(y))
-    clf = FairQATClassifier(frozen, mitigation_weight=0.7, qat_epochs=2, qat_lr=0.002, random_state=0)
+    clf = FairQATClassifier(
+        frozen, mitigation_weight=0.7, finetune_epochs=2, finetune_lr=0.002, random_state=0
+    )
     clf.fit(X, codes(y), sensitive_features=groups, sample_weight=own)
     factor = {g: (own.sum() / (3 * own[groups == g].sum())) ** 0.7 for g in "abc"}
     weight = own * np.array([factor[g] for g in groups])
@@ -109,7 +115,9 @@ def test_gap_penalty_is_the_loop_by_hand(problem, frozen):
         means = [losses[torch.as_tensor(groups[rows] == g)].mean() for g in np.unique(groups[rows])]
         return 0.5 * (max(means) - min(means))
 
-    clf = FairQATClassifier(frozen, gap_penalty=0.5, qat_epochs=2, qat_lr=0.002, random_state=0)
+    clf = FairQATClassifier(
+        frozen, gap_penalty=0.5, finetune_epochs=2, finetune_lr=0.002, random_state=0
+    )
     clf.fit(X, codes(y), sensitive_features=groups)
     expected = by_hand(frozen.estimator, X, codes(y), bits=4, epochs=2, lr=0.002, penalty=gap)
     for found, value in zip(latent(clf), expected, strict=True):
@@ -119,7 +127,7 @@ def test_gap_penalty_is_the_loop_by_hand(problem, frozen):
 @pytest.mark.parametrize("options", [{}, {"activation_bits": 4}, {"layer_bits": {"output": 8}}])
 def test_no_epochs_is_post_training_quantization(problem, options):
     X, y, groups = problem
-    tuned = FairQATClassifier(small(), weight_bits=3, qat_epochs=0, random_state=0, **options)
+    tuned = FairQATClassifier(small(), weight_bits=3, finetune_epochs=0, random_state=0, **options)
     once = QuantizedClassifier(small(), weight_bits=3, random_state=0, **options)
     tuned.fit(X, y, sensitive_features=groups)
     once.fit(X, y, sensitive_features=groups)
@@ -131,7 +139,7 @@ def test_no_epochs_is_post_training_quantization(problem, options):
 
 def test_no_mitigation_is_plain_bitwise(problem):
     X, y, groups = problem
-    clf = FairQATClassifier(small(module__dropout=0.2), weight_bits=3, qat_epochs=2, random_state=0)
+    clf = FairQATClassifier(small(module__dropout=0.2), weight_bits=3, finetune_epochs=2, random_state=0)
     plain = weights_of(clone(clf).fit(X, y))
     for balance in ("group", "group_class", "class"):
         clf.set_params(mitigation_weight=0.0, gap_penalty=0.0, balance=balance)
@@ -142,17 +150,17 @@ def test_no_mitigation_is_plain_bitwise(problem):
     "options",
     [
         {"weight_bits": 2},
-        {"weight_bits": 3, "scale": "learned"},
-        {"weight_bits": 4, "activation_bits": 4, "scale": "learned"},
+        {"weight_bits": 3, "calibration": "learned"},
+        {"weight_bits": 4, "activation_bits": 4, "calibration": "learned"},
         {"layer_bits": "fairquant", "bit_budget": 3},
-        {"layer_bits": {"hidden0": [2, 3, 4, 5, 6, 7, 8, 2]}, "scale": "learned"},
+        {"layer_bits": {"hidden0": [2, 3, 4, 5, 6, 7, 8, 2]}, "calibration": "learned"},
         {"weight_bits": 3, "granularity": "per_tensor"},
         {"weight_bits": 3, "sampling": "oversample", "gap_penalty": 1.0},
     ],
 )
 def test_weights_stay_on_the_grid_of_their_bits(problem, options):
     X, y, groups = problem
-    clf = FairQATClassifier(small(), qat_epochs=2, random_state=0, **options)
+    clf = FairQATClassifier(small(), finetune_epochs=2, random_state=0, **options)
     clf.fit(X, y, sensitive_features=groups)
     parameters = dict(clf.module_.named_parameters())
     latents = dict(clf.latent_module_.named_parameters())
@@ -196,7 +204,7 @@ def test_balanced_sampling_draws_cells_equally(problem, balance, split):
     options = {} if split is None else {"train_split": ValidSplit(5)}
     net = small(callbacks=[Noting()], max_epochs=1, **options)
     clf = FairQATClassifier(
-        net, sampling="balanced", balance=balance, qat_epochs=20, qat_lr=1e-4, random_state=0
+        net, sampling="balanced", balance=balance, finetune_epochs=20, finetune_lr=1e-4, random_state=0
     )
     ROWS.clear()
     clf.fit(X, y, sensitive_features=groups)
@@ -229,22 +237,22 @@ def test_validation_rows_are_never_trained_on(problem):
     assert np.mean(means) == pytest.approx(min(history), rel=1e-5)
 
 
-@pytest.mark.parametrize("scale", ["mse", "learned"])
+@pytest.mark.parametrize("calibration", ["mse", "learned"])
 @pytest.mark.parametrize("activation_bits", [None, 3])
-def test_the_best_epoch_is_the_one_that_is_kept(problem, scale, activation_bits):
+def test_the_best_epoch_is_the_one_that_is_kept(problem, calibration, activation_bits):
     X, y, groups = problem
     clf = FairQATClassifier(
         small(module__batch_norm=True, callbacks=[CONSTANT]),
         weight_bits=2,
         activation_bits=activation_bits,
-        scale=scale,
-        qat_lr=0.3,  # wild: the last epoch is not the best
-        qat_epochs=6,
+        calibration=calibration,
+        finetune_lr=0.3,  # wild: the last epoch is not the best
+        finetune_epochs=6,
         validation_fraction=0.3,
         random_state=0,
     ).fit(X, y, sensitive_features=groups)
     assert clf.best_epoch_ < 6
-    shorter = clone(clf).set_params(qat_epochs=clf.best_epoch_).fit(X, y, sensitive_features=groups)
+    shorter = clone(clf).set_params(finetune_epochs=clf.best_epoch_).fit(X, y, sensitive_features=groups)
     np.testing.assert_array_equal(weights_of(clf), weights_of(shorter))
     np.testing.assert_array_equal(clf.predict_proba(X), shorter.predict_proba(X))
 
@@ -280,7 +288,9 @@ def test_callbacks_and_the_split_of_the_net_see_the_quantized_net(problem):
         train_split=ValidSplit(4),
         callbacks=[("by_predict", scoring), ("lr", LRScheduler("StepLR", step_size=1, gamma=0.5))],
     )
-    clf = FairQATClassifier(net, weight_bits=2, qat_epochs=3, qat_lr=0.001, random_state=0).fit(X, y)
+    clf = FairQATClassifier(
+        net, weight_bits=2, finetune_epochs=3, finetune_lr=0.001, random_state=0
+    ).fit(X, y)
     history = clf.history_
     # both validate on the same rows with the quantized weights: one through skorch's cache, one not
     np.testing.assert_allclose(history[:, "valid_acc"], history[:, "by_predict"])
@@ -291,17 +301,21 @@ def test_early_stopping_ends_the_fine_tuning_and_may_restore_the_best(problem):
     X, y, _ = problem
     stop = EarlyStopping(monitor="valid_loss", patience=2, load_best=True)
     net = small(callbacks=[stop, CONSTANT], train_split=ValidSplit(4), max_epochs=2)
-    clf = FairQATClassifier(net, weight_bits=2, qat_epochs=30, qat_lr=0.5, random_state=0).fit(X, y)
+    clf = FairQATClassifier(net, weight_bits=2, finetune_epochs=30, finetune_lr=0.5, random_state=0).fit(
+        X, y
+    )
     assert len(clf.history_) < 30
     best = int(np.argmin(clf.history_[:, "valid_loss"])) + 1
-    shorter = clone(clf).set_params(qat_epochs=best).fit(X, y)
+    shorter = clone(clf).set_params(finetune_epochs=best).fit(X, y)
     np.testing.assert_array_equal(weights_of(clf), weights_of(shorter))
 
 
 def test_a_callback_that_sets_sizes_does_not_lose_the_weights(problem):
     X, y, _ = problem
     net = skorch_net(module=Resized, callbacks=[Sizes()], max_epochs=8, lr=0.3)
-    clf = FairQATClassifier(net, weight_bits=8, qat_epochs=1, qat_lr=1e-6, random_state=0).fit(X, y)
+    clf = FairQATClassifier(net, weight_bits=8, finetune_epochs=1, finetune_lr=1e-6, random_state=0).fit(
+        X, y
+    )
     for tuned, trained in zip(
         clf.latent_module_.parameters(), clf.estimator_.module_.parameters(), strict=True
     ):
@@ -322,21 +336,21 @@ def test_learning_rates_keep_their_ratios(problem):
         optimizer__weight_decay=0.1,
         optimizer__param_groups=[("hidden0*", {"lr": 0.04})],
     )
-    clf = FairQATClassifier(net, scale="learned", random_state=0).fit(X, y)
+    clf = FairQATClassifier(net, calibration="learned", random_state=0).fit(X, y)
     expected = [(0.04, 0.1), (0.02, 0.1)]
     assert sorted(rates[0]) == sorted(expected)
     ratio = LEARNING_RATE_RATIO
     expected = [(0.02 * ratio, 0.0), (0.02 * ratio, 0.1), (0.04 * ratio, 0.1)]
     np.testing.assert_allclose(sorted(rates[3]), expected)
     rates.clear()
-    clf.set_params(qat_lr=0.004).fit(X, y)
+    clf.set_params(finetune_lr=0.004).fit(X, y)
     np.testing.assert_allclose(sorted(rates[3])[:2], [(0.004, 0.0), (0.004, 0.1)])
 
 
-@pytest.mark.parametrize("scale", ["mse", "learned"])
-def test_divergence_says_when_and_keeps_the_float_net(problem, scale):
+@pytest.mark.parametrize("calibration", ["mse", "learned"])
+def test_divergence_says_when_and_keeps_the_float_net(problem, calibration):
     X, y, _ = problem
-    clf = FairQATClassifier(small(), qat_lr=1e-3, scale=scale, random_state=0).fit(X, y)
+    clf = FairQATClassifier(small(), finetune_lr=1e-3, calibration=calibration, random_state=0).fit(X, y)
 
     class Poison(Callback):
         def on_epoch_begin(self, net, **kwargs):
@@ -344,7 +358,7 @@ def test_divergence_says_when_and_keeps_the_float_net(problem, scale):
                 net.module_.output.weight.data[:] = np.nan
 
     clf.set_params(estimator=small(callbacks=[Poison()]))
-    with pytest.raises(DivergedTrainingError, match=r"loss is nan in epoch 2.*qat_lr.*estimator_"):
+    with pytest.raises(DivergedTrainingError, match=r"loss is nan in epoch 2.*finetune_lr.*estimator_"):
         clf.fit(X, y)
     assert not hasattr(clf, "module_")
     assert clf.estimator_.score(X, codes(y)) > 0.4
@@ -356,7 +370,7 @@ def test_divergence_says_when_and_keeps_the_float_net(problem, scale):
 def test_accuracy_bound_holds_back_the_group_that_loses(problem):
     X, y, groups = problem
     net = small(max_epochs=15, module__hidden_sizes=(16,))
-    options = {"weight_bits": 2, "qat_epochs": 8, "qat_lr": 0.01, "random_state": 0}
+    options = {"weight_bits": 2, "finetune_epochs": 8, "finetune_lr": 0.01, "random_state": 0}
     clf = FairQATClassifier(net, accuracy_bound=0.1, **options)
     clf.fit(X, y, sensitive_features=groups)
     report = clf.accuracy_bound_
@@ -367,7 +381,7 @@ def test_accuracy_bound_holds_back_the_group_that_loses(problem):
         own = np.mean(clf.estimator_.predict(X)[rows] == codes(y)[rows])
         assert report.loc[g, "float_accuracy"] == pytest.approx(own)
     assert (report["drop"] <= 0.1).all()
-    clf.set_params(accuracy_bound=0.0, qat_epochs=1, qat_lr=1.0)
+    clf.set_params(accuracy_bound=0.0, finetune_epochs=1, finetune_lr=1.0)
     with pytest.warns(AccuracyBoundWarning, match="not kept on the training data by"):
         clf.fit(X, y, sensitive_features=groups)
 
@@ -376,7 +390,7 @@ def test_warnings_of_balancing(problem):
     X, y, groups = problem
     alone = groups.copy()
     alone[0] = "z"
-    clf = FairQATClassifier(small(), qat_epochs=1, random_state=0)
+    clf = FairQATClassifier(small(), finetune_epochs=1, random_state=0)
     with pytest.warns(SmallCellWarning, match="cells \\['z'\\] have a single sample"):
         clf.set_params(sampling="balanced").fit(X, y, sensitive_features=alone)
     with pytest.warns(CompoundedMitigationWarning, match="see cell_weights_"):
@@ -387,7 +401,7 @@ def test_warnings_of_balancing(problem):
 
 def test_cell_weights_report_what_is_done(problem):
     X, y, groups = problem
-    clf = FairQATClassifier(small(), qat_epochs=0, mitigation_weight=1.0, random_state=0)
+    clf = FairQATClassifier(small(), finetune_epochs=0, mitigation_weight=1.0, random_state=0)
     clf.fit(X, y, sensitive_features=groups)
     cells = make_cells("group", codes(y), np.arange(3), None)
     assert list(cells.index) == ["all"]
@@ -414,12 +428,12 @@ class Recurrent(nn.Module):
         return self.out(hidden)
 
 
-@pytest.mark.parametrize("scale", ["mse", "learned"])
-def test_recurrent_attention_shared_and_functional(problem, scale):
+@pytest.mark.parametrize("calibration", ["mse", "learned"])
+def test_recurrent_attention_shared_and_functional(problem, calibration):
     X, y, groups = problem
     net = make_classifier(Recurrent, max_epochs=2)
     clf = FairQATClassifier(
-        net, weight_bits=3, activation_bits=6, scale=scale, qat_epochs=3, random_state=0
+        net, weight_bits=3, activation_bits=6, calibration=calibration, finetune_epochs=3, random_state=0
     )
     clf.fit(X, y, sensitive_features=groups)
     assert len(clf.layer_bits_) == 6
@@ -444,11 +458,13 @@ def test_recurrent_attention_shared_and_functional(problem, scale):
         {"callbacks": "disable"},
     ],
 )
-@pytest.mark.parametrize("scale", ["mse", "learned"])
-def test_nets_of_many_kinds(problem, options, scale):
+@pytest.mark.parametrize("calibration", ["mse", "learned"])
+def test_nets_of_many_kinds(problem, options, calibration):
     X, y, groups = problem
-    clf = FairQATClassifier(skorch_net(**options), scale=scale, activation_bits=6, sampling="balanced")
-    clf.set_params(gap_penalty=0.5, qat_epochs=2, random_state=0)
+    clf = FairQATClassifier(
+        skorch_net(**options), calibration=calibration, activation_bits=6, sampling="balanced"
+    )
+    clf.set_params(gap_penalty=0.5, finetune_epochs=2, random_state=0)
     assert clf.fit(X, y, sensitive_features=groups).predict(X).shape == y.shape
     assert len(clf.history_) == 2
 
@@ -468,3 +484,17 @@ def test_any_module_instance(problem):
     before = [p.detach().clone() for p in module.parameters()]
     FairQATClassifier(make_classifier(module, max_epochs=1), random_state=0).fit(X, y)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse"])
+def test_scales_are_those_of_the_weights_at_the_start_of_the_epoch(problem, calibration):
+    X, y, _ = problem
+    options = {"weight_bits": 4, "activation_bits": 5, "random_state": 0}
+    clf = FairQATClassifier(small(), calibration=calibration, finetune_epochs=1, **options).fit(X, y)
+    for name, weight in clf.quantized_weights_.items():
+        rows = rows_of(clf.estimator_.module_.get_parameter(name).detach().numpy(), 0)
+        expected = [numpy_clip(row, calibration, 7) / np.float32(7) for row in rows]
+        np.testing.assert_allclose(weight.scale.numpy().ravel(), expected, rtol=2e-6)
+    at_rest = QuantizedClassifier(small(), calibration=calibration, **options).fit(X, y)
+    for found, hook in zip(*(input_quantizers(c.module_).values() for c in (clf, at_rest)), strict=True):
+        assert found.scale == hook.scale

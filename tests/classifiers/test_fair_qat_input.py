@@ -25,9 +25,9 @@ PARAMETERS = {
     "bound": ({"accuracy_bound": 2}, "'accuracy_bound'"),
     "fraction": ({"validation_fraction": 1.0}, "'validation_fraction'"),
     "tiny fraction": ({"validation_fraction": 1e-4}, "validation_fraction=0.0001 leaves nothing"),
-    "epochs": ({"qat_epochs": -1}, "'qat_epochs'"),
-    "lr": ({"qat_lr": 0}, "'qat_lr'"),
-    "scale": ({"scale": "minmax"}, "'scale'"),
+    "epochs": ({"finetune_epochs": -1}, "'finetune_epochs'"),
+    "lr": ({"finetune_lr": 0}, "'finetune_lr'"),
+    "calibration": ({"calibration": "max"}, "'calibration'"),
     "sampling without groups": (
         {"sampling": "balanced"},
         f"balance='group' {NEEDS}, or set balance=\"class\"",
@@ -53,7 +53,7 @@ def test_bad_parameters_are_found_before_the_training(problem, case, tmp_path):
 
 def test_classes_can_be_balanced_without_groups(problem):
     X, y, _ = problem
-    clf = FairQATClassifier(small(), balance="class", sampling="balanced", qat_epochs=1)
+    clf = FairQATClassifier(small(), balance="class", sampling="balanced", finetune_epochs=1)
     assert list(clf.fit(X, y).cell_weights_.index) == ["high", "low", "mid"]
 
 
@@ -111,8 +111,8 @@ def test_a_grid_over_mitigations_trains_each_fold_once(problem, tmp_path):
         "weight_bits": [2, 4],
         "mitigation_weight": [0.0, 1.0],
         "sampling": [None],
-        "qat_epochs": [0, 2],
-        "scale": ["mse", "learned"],
+        "finetune_epochs": [0, 2],
+        "calibration": ["mse", "learned"],
     }
     clf = FairQATClassifier(net, memory=str(tmp_path), random_state=0)
     scoring = {
@@ -130,7 +130,7 @@ def test_a_grid_over_mitigations_trains_each_fold_once(problem, tmp_path):
 def test_routing_through_a_pipeline(problem):
     X, y, groups = problem
     net = small(max_epochs=1)
-    options = {"sampling": "balanced", "balance": "group_class", "qat_epochs": 1, "random_state": 0}
+    options = {"sampling": "balanced", "balance": "group_class", "finetune_epochs": 1, "random_state": 0}
     direct = FairQATClassifier(net, **options)
     scaled = StandardScaler().fit_transform(X)
     direct.fit(scaled, y, sensitive_features=groups, sample_weight=np.arange(400) % 3)

@@ -30,7 +30,7 @@ def test_classes_of_a_frozen_net_in_any_order(problem):
     net = skorch_net(classes=order, max_epochs=40, lr=0.3)
     torch.manual_seed(0)
     net.fit(X, np.array([order.index(label) for label in y]))
-    clf = FairQATClassifier(FrozenEstimator(net), weight_bits=8, accuracy_bound=1.0, qat_epochs=5)
+    clf = FairQATClassifier(FrozenEstimator(net), weight_bits=8, accuracy_bound=1.0, finetune_epochs=5)
     clf.fit(X, y, sensitive_features=groups)
     before = np.array(order)[net.predict(X)] == y
     assert clf.score(X, y) > before.mean() - 0.05
@@ -42,7 +42,7 @@ def test_classes_of_a_frozen_net_in_any_order(problem):
 def test_an_initializer_does_not_start_anew(problem):
     X, y, _ = problem
     again = Initializer("*", fn=lambda p: nn.init.uniform_(p, -0.5, 0.5))
-    clf = FairQATClassifier(small(callbacks=[again]), weight_bits=8, qat_lr=1e-8, random_state=0)
+    clf = FairQATClassifier(small(callbacks=[again]), weight_bits=8, finetune_lr=1e-8, random_state=0)
     clf.fit(X, y)
     for tuned, trained in zip(
         clf.latent_module_.parameters(), clf.estimator_.module_.parameters(), strict=True
@@ -54,7 +54,7 @@ def test_an_initializer_does_not_start_anew(problem):
 def test_checkpoints_hold_the_float_net(problem, tmp_path, kind):
     X, y, _ = problem
     stored = kind(dirname=str(tmp_path), **({"monitor": None} if kind is Checkpoint else {}))
-    clf = FairQATClassifier(small(callbacks=[stored]), scale="learned", random_state=0).fit(X, y)
+    clf = FairQATClassifier(small(callbacks=[stored]), calibration="learned", random_state=0).fit(X, y)
     trained = clf.estimator_.module_.state_dict()
     (path,) = tmp_path.glob("*params.pt")
     found = torch.load(path)
@@ -65,9 +65,11 @@ def test_checkpoints_hold_the_float_net(problem, tmp_path, kind):
 def test_a_stored_state_is_loaded_for_the_float_training_only(problem, tmp_path):
     X, y, _ = problem
     stored = Checkpoint(monitor=None, dirname=str(tmp_path))
-    clf = FairQATClassifier(small(callbacks=[stored]), qat_epochs=0, random_state=0).fit(X, y)
+    clf = FairQATClassifier(small(callbacks=[stored]), finetune_epochs=0, random_state=0).fit(X, y)
     again = small(callbacks=[LoadInitState(stored)], max_epochs=0)
-    again = FairQATClassifier(again, scale="learned", qat_epochs=1, qat_lr=1e-8).fit(X, y)
+    again = FairQATClassifier(again, calibration="learned", finetune_epochs=1, finetune_lr=1e-8).fit(
+        X, y
+    )
     for tuned, trained in zip(
         again.latent_module_.parameters(), clf.estimator_.module_.parameters(), strict=True
     ):
@@ -83,7 +85,7 @@ def test_epochs_of_fit_are_for_the_float_training(problem):
             rates.append(net.optimizer_.param_groups[0]["lr"])
 
     net = small(callbacks=[Rates()])
-    clf = FairQATClassifier(net, qat_epochs=3, qat_lr=0.1, random_state=0).fit(X, y, epochs=4)
+    clf = FairQATClassifier(net, finetune_epochs=3, finetune_lr=0.1, random_state=0).fit(X, y, epochs=4)
     assert len(clf.estimator_.history) == 4
     assert len(clf.history_) == 3
     assert rates[-1] < 0.01
@@ -111,7 +113,7 @@ def test_schedules_by_group_know_the_group_of_learned_scales(problem, options, s
 
     callbacks = [Rates(), ("schedule", LRScheduler(**schedule))]
     net = small(callbacks=callbacks, optimizer__weight_decay=0.1, **options)
-    clf = FairQATClassifier(net, scale="learned", qat_epochs=2, random_state=0).fit(X, y)
+    clf = FairQATClassifier(net, calibration="learned", finetune_epochs=2, random_state=0).fit(X, y)
     np.testing.assert_allclose(rates[-1] / rates[-2], expected)
     assert len(clf.estimator_.history) == len(rates) - 2
 
@@ -149,7 +151,7 @@ def test_what_has_no_effect_is_an_error(problem):
 def test_learned_scales_are_positive_after_the_last_step(problem, seed):
     X, y, _ = problem
     clf = FairQATClassifier(
-        small(lr=0.3), weight_bits=8, activation_bits=8, scale="learned", random_state=seed
+        small(lr=0.3), weight_bits=8, activation_bits=8, calibration="learned", random_state=seed
     )
     assert all((w.scale > 0).all() for w in clf.fit(X, y).quantized_weights_.values())
 
@@ -163,7 +165,7 @@ class Keeping(Callback):
 
 def test_callbacks_that_keep_tensors(problem):
     X, y, _ = problem
-    clf = FairQATClassifier(small(callbacks=[Keeping()]), qat_epochs=1).fit(X, y)
+    clf = FairQATClassifier(small(callbacks=[Keeping()]), finetune_epochs=1).fit(X, y)
     assert clf.predict(X).shape == y.shape
 
 
@@ -171,7 +173,7 @@ def test_callbacks_beside_one_that_cannot_be_copied_stay(problem):
     X, y, _ = problem
     stop = EarlyStopping(monitor="train_loss", patience=1, threshold=10.0)
     net = small(callbacks=[Keeping(), ("stop", stop)], max_epochs=20)
-    clf = FairQATClassifier(net, qat_epochs=6, random_state=0).fit(X, y)
+    clf = FairQATClassifier(net, finetune_epochs=6, random_state=0).fit(X, y)
     alone = clone(clf).set_params(estimator__callbacks=[("stop", stop)]).fit(X, y)
     assert len(clf.history_) == len(alone.history_) < 6
 
@@ -187,7 +189,9 @@ def test_rates_fall_to_zero_with_one_batch_and_a_split(problem):
 
     for options in ({"batch_size": -1}, {"train_split": ValidSplit(3)}):
         rates.clear()
-        clf = FairQATClassifier(small(callbacks=[Rates()], **options), sampling="oversample", qat_lr=0.1)
+        clf = FairQATClassifier(
+            small(callbacks=[Rates()], **options), sampling="oversample", finetune_lr=0.1
+        )
         clf.fit(X, y, sensitive_features=groups)
         tuned = [rate for rate in rates if rate != 0.02]
         assert tuned[0] == 0.1

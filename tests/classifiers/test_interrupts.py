@@ -117,7 +117,7 @@ def test_a_failed_refit_leaves_the_first_fit(problem):
 
 def test_a_diverged_fine_tuning_leaves_its_float_net(problem):
     X, y, _ = problem
-    clf = FairQATClassifier(small(), qat_lr=1e30, random_state=0)
+    clf = FairQATClassifier(small(), finetune_lr=1e30, random_state=0)
     with pytest.raises(DivergedTrainingError):
         clf.fit(X, y)
     assert hasattr(clf, "estimator_")

@@ -19,7 +19,7 @@ ESTIMATORS = [QuantizedClassifier, FairQATClassifier]
 
 
 def fast(kind, net, **options):
-    extra = {"qat_epochs": 1} if kind is FairQATClassifier else {}
+    extra = {"finetune_epochs": 1} if kind is FairQATClassifier else {}
     return kind(net, random_state=0, **extra, **options)
 
 

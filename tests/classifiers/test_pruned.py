@@ -309,8 +309,8 @@ def test_copies(problem, copied):
 
 def test_signature():
     assert str(inspect.signature(PrunedClassifier)) == (
-        "(estimator=None, *, amount=0.5, scope='global', finetune_epochs=0, memory=None, "
-        "random_state=None)"
+        "(estimator=None, *, amount=0.5, scope='global', finetune_epochs=0, finetune_lr=None, "
+        "memory=None, random_state=None)"
     )
     assert inspect.signature(PrunedClassifier.fit) == inspect.signature(QuantizedClassifier.fit)
 

@@ -53,16 +53,17 @@ def by_hand(net, X, y, masks, *, epochs, lr, weight):
     return {n: (v * ~masks[n] if n in masks else v).detach() for n, v in values.items()}
 
 
+@pytest.mark.parametrize("lr", [None, 0.02])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_fine_tuning_is_the_loop_by_hand(problem, frozen, weighted):
+def test_fine_tuning_is_the_loop_by_hand(problem, frozen, weighted, lr):
     X, y, _ = problem
     weight = np.random.default_rng(0).exponential(size=400) if weighted else None
-    clf = PrunedClassifier(frozen, amount=0.5, finetune_epochs=3, random_state=0)
+    clf = PrunedClassifier(frozen, amount=0.5, finetune_epochs=3, finetune_lr=lr, random_state=0)
     clf.fit(X, codes(y), sample_weight=weight)
     masks = prune(frozen.estimator.module_, 0.5).masks
     weight = np.ones(400) if weight is None else weight / weight.mean()
     expected = by_hand(
-        frozen.estimator, X, codes(y), masks, epochs=3, lr=0.003, weight=weight.astype(np.float32)
+        frozen.estimator, X, codes(y), masks, epochs=3, lr=lr or 0.003, weight=weight.astype(np.float32)
     )
     for name, value in clf.module_.named_parameters():
         torch.testing.assert_close(value.detach(), expected[name], rtol=1e-3, atol=1e-5)

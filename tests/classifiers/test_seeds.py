@@ -18,8 +18,10 @@ NET = small(module__dropout=0.2, module__batch_norm=True)
 def clf(request):
     if request.param == "quantized":
         return QuantizedClassifier(NET, activation_bits=8, recalibrate_batchnorm=True, random_state=0)
-    options = {"activation_bits": 8, "sampling": "balanced", "balance": "class", "qat_epochs": 2}
-    return FairQATClassifier(NET, scale="learned", validation_fraction=0.2, random_state=0, **options)
+    options = {"activation_bits": 8, "sampling": "balanced", "balance": "class", "finetune_epochs": 2}
+    return FairQATClassifier(
+        NET, calibration="learned", validation_fraction=0.2, random_state=0, **options
+    )
 
 
 def test_same_seed_same_bits(problem, clf):

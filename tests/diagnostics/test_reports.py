@@ -247,7 +247,7 @@ def test_a_classifier_is_diagnosed_at_its_bits(data):
 def test_fine_tuned_networks_are_expanded_from_their_latent_weights(data):
     X, y, groups = data
     net = make_classifier(module__hidden_sizes=(8,), max_epochs=5, lr=0.02)
-    classifier = FairQATClassifier(net, weight_bits=3, qat_epochs=2, random_state=0).fit(X, y)
+    classifier = FairQATClassifier(net, weight_bits=3, finetune_epochs=2, random_state=0).fit(X, y)
     diagnostics = QuantizationDiagnostics(FrozenEstimator(classifier), random_state=0)
     report = diagnostics.fit(X, y, sensitive_features=groups).group_report_
     assert report.index.unique("bits").to_list() == ["float", "latent", 3]

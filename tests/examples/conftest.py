@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
-TINY = """--tasks digits --seeds 2 --bits 8 2 --max-samples 150 --epochs 1 --qat-epochs 1
+TINY = """--tasks digits --seeds 2 --bits 8 2 --max-samples 150 --epochs 1 --finetune-epochs 1
 --curvature-samples 2"""
 
 

@@ -24,7 +24,7 @@ from skqfair.diagnostics import group_gradient_norms, group_hessian_eigenvalues
 def trained():
     """A task, its split, and its float net."""
     torch.set_num_threads(1)
-    task = Task("digits", max_samples=400, epochs=3, qat_epochs=1)
+    task = Task("digits", max_samples=400, epochs=3, finetune_epochs=1)
     split = load_split(task, 0)
     net = make_net(task)
     clf = QuantizedClassifier(net, weight_bits=None, random_state=0).fit(split.X_train, split.y_train)

@@ -113,7 +113,7 @@ def test_a_folder_of_faces(tmp_path, capsys):
     (faces / "30_0_0_20170109150557335.jpg.chip.jpg").write_bytes(good[: len(good) // 2])
     (faces / "31_0_1_20170109150557336.jpg.chip.jpg").write_text("not an image")
     (faces / "README").write_text("faces")
-    arguments = "--seeds 1 --bits 2 --image-size 8 --epochs 1 --qat-epochs 1 --tasks gender"
+    arguments = "--seeds 1 --bits 2 --image-size 8 --epochs 1 --finetune-epochs 1 --tasks gender"
     out = tmp_path / "out"
     options = ["--data", str(faces), "--curvature-samples", "2", "--out", str(out)]
     reproduce_paper.main([*options, *arguments.split()])
@@ -142,7 +142,7 @@ def test_a_real_folder(tmp_path):
         "1500",
         "--epochs",
         "3",
-        "--qat-epochs",
+        "--finetune-epochs",
         "1",
     ]
     folder = os.environ["SKQFAIR_UTKFACE"]

@@ -16,11 +16,15 @@ from skqfair.networks import MLP, make_classifier
 SMALL = {"module__hidden_sizes": (8,), "max_epochs": 2, "lr": 0.02}
 
 
-@pytest.mark.parametrize("scale", ["mse", "learned"])
-def test_fine_tuned_classifiers(scale, problem, tmp_path):
+@pytest.mark.parametrize("calibration", ["mse", "learned"])
+def test_fine_tuned_classifiers(calibration, problem, tmp_path):
     X, y, groups = problem
     classifier = FairQATClassifier(
-        make_classifier(**SMALL), weight_bits=4, scale=scale, qat_epochs=2, random_state=0
+        make_classifier(**SMALL),
+        weight_bits=4,
+        calibration=calibration,
+        finetune_epochs=2,
+        random_state=0,
     ).fit(X, y, sensitive_features=groups)
     path = to_onnx(classifier, tmp_path / "model.onnx")
     deployed = OnnxClassifier(path)
@@ -39,8 +43,8 @@ def test_fine_tuned_classifiers_with_quantized_inputs(problem, tmp_path):
         make_classifier(**SMALL),
         weight_bits=4,
         activation_bits=8,
-        scale="learned",
-        qat_epochs=2,
+        calibration="learned",
+        finetune_epochs=2,
         random_state=0,
     ).fit(X, y, sensitive_features=groups)
     deployed = OnnxClassifier(to_onnx(classifier, tmp_path / "model.onnx", X_example=X[:100]))
