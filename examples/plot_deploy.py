@@ -91,7 +91,7 @@ print("\nBytes of the files:", sizes, " counted as model_size_:", model.model_si
 # limits.
 
 deployed = OnnxClassifier(path)
-parity = parity_report(model, deployed, Z_held, y_held, race)
+parity = parity_report(model, deployed, Z_held, y_held, sensitive_features=race)
 print("\nThe file and the estimator")
 print(parity.round(5).to_string())
 print(f"FVO {parity.attrs['fvo']:.5f}, of the file {parity.attrs['fvo_onnx']:.5f}")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import check_length
+from skqfair._validation import check_aligned, check_length
 from skqfair.exceptions import EmptyGroupWarning
 
-__all__ = ["Groups", "encode_groups"]
+__all__ = ["Groups", "columns_of", "encode_groups", "is_names", "named_columns"]
 
 _ALL = pd.Index(["all"], name="group")
 
@@ -88,6 +88,45 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
             _warn_empty([(value,) for value in uniques[~present]], name)
         return Groups(codes, pd.Index(uniques[present], name=label))
     return _intersections(encoded, columns, name)
+
+
+def columns_of(X, sensitive_features):
+    """Return sensitive features, or the columns of a frame X that they name; rows go by position."""
+    columns = list(getattr(X, "columns", ()))
+    one = isinstance(sensitive_features, str)
+    if one or (is_names(sensitive_features) and set(sensitive_features) <= set(columns)):
+        return named_columns(X, sensitive_features)
+    check_aligned(X, sensitive_features, "sensitive_features", "X")
+    return sensitive_features
+
+
+def is_names(value):
+    """Whether a value is the name of a column, or a list of names."""
+    if isinstance(value, str):
+        return True
+    return bool(isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value))
+
+
+def named_columns(X, names):
+    """Return the columns of a frame that a name or a list of names stands for.
+
+    Raises
+    ------
+    ValueError
+        If X is no frame, or lacks one of them.
+    """
+    if not hasattr(X, "columns"):
+        raise ValueError(
+            f"sensitive_features={names!r} names columns, so X must be a frame; got "
+            f"{type(X).__name__}. Pass X as a frame, or an index-aligned Series of groups."
+        )
+    wanted = [names] if isinstance(names, str) else list(names)
+    absent = [name for name in wanted if name not in X.columns]
+    if absent:
+        raise ValueError(
+            f"sensitive_features: X has no column {absent}; its columns are {list(X.columns)}."
+        )
+    return X[names] if isinstance(names, str) else X[wanted]
 
 
 def _intersections(encoded, columns, name):

@@ -111,14 +111,14 @@ def test_contract():
     assert signature == (
         "(estimator=None, *, weight_bits=8, activation_bits=None, layer_bits=None, bit_budget=None, "
         "granularity='per_channel', calibration='mse', calibration_size=1024, "
-        "recalibrate_batchnorm=False, memory=None, random_state=None)"
+        "recalibrate_batchnorm=False, memory=None, random_state=None, verbose=0)"
     )
     signature = str(inspect.signature(skqfair.FairQATClassifier))
     assert signature == (
         "(estimator=None, *, weight_bits=4, activation_bits=None, layer_bits=None, bit_budget=None, "
         "granularity='per_channel', calibration_size=1024, calibration='mse', finetune_epochs=5, "
         "finetune_lr=None, sampling=None, mitigation_weight=0.0, balance='group', gap_penalty=0.0, "
-        "accuracy_bound=None, validation_fraction=None, memory=None, random_state=None)"
+        "accuracy_bound=None, validation_fraction=None, memory=None, random_state=None, verbose=0)"
     )
     signature = str(inspect.signature(skqfair.quantization.allocate_bits))
     assert signature.startswith("(sensitivity, n_weights, *, budget, choices=(2, 3, 4, 6, 8)")

@@ -6,13 +6,14 @@ from functools import wraps
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._groups import Groups, encode_groups
+from skqfair._groups import Groups, columns_of, encode_groups
 from skqfair._losses import log_probabilities
 from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
@@ -25,7 +26,7 @@ from skqfair._validation import (
 )
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.networks import Network
-from skqfair.quantization import float_size, observe_activations, quantized_size
+from skqfair.quantization import QuantizationScheme, float_size, observe_activations, quantized_size
 from skqfair.storage import Cache, SavedState
 
 __all__ = ["NetworkClassifier", "TrainedNetwork", "all_or_nothing", "observe"]
@@ -96,13 +97,14 @@ class TrainedNetwork:
         return self.cache.get(self.cache.key(self.key, *parts), compute)
 
 
-class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
+class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Base of the classifiers around a skorch network."""
 
     _parameter_constraints = {
         "estimator": "no_validation",
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     __metadata_request__fit = {"sensitive_features": True}
@@ -119,7 +121,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
         y, the groups and the seed, and returns a mask of the samples that are not to be trained on.
         """
         check_aligned(X, y, "y", "X")
-        check_aligned(X, sensitive_features, "sensitive_features", "X")
+        check_aligned(X, sample_weight, "sample_weight", "X")
+        sensitive_features = columns_of(X, sensitive_features)
         X, y = self._check_X_y(X, y)
         groups = None if sensitive_features is None else encode_groups(sensitive_features, len(X))
         sample_weight = check_weights(sample_weight, len(X))
@@ -151,6 +154,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
                 "memory is bypassed: with random_state=None every training is another one; set "
                 "random_state to an integer to reuse trainings."
             )
+        n_samples = f"{len(X):,} samples"
+        self._say(f"frozen net, {n_samples}" if network.frozen else f"float training on {n_samples}")
         if network.frozen:
             key = cache.key(*network.recipe(), network.module)
         else:
@@ -164,6 +169,11 @@ class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
             network.check_outputs(X, len(classes), trained=True)
         network.check_finite()
         return TrainedNetwork(network, X, y, classes, groups, seed, cache, key, sample_weight, held_out)
+
+    def _say(self, stage):
+        """Print the stage that begins, if asked for."""
+        if self.verbose:
+            print(f"[{type(self).__name__}] {stage}")
 
     def _publish(self, trained):
         """Set the attributes that all classifiers have."""
@@ -209,6 +219,27 @@ class NetworkClassifier(SavedState, ClassifierMixin, BaseEstimator):
         check_no_missing(y, "y")
         check_classification_targets(y)
         return X, y
+
+    @property
+    def float_classifier_(self):
+        """Fitted classifier of the float network: same X, labels and probabilities.
+
+        ``estimator_`` is the bare skorch net of the same network, which predicts positions in
+        ``classes_``.
+        """
+        from skqfair.classifiers._quantized import QuantizedClassifier
+
+        check_is_fitted(self, "estimator_")
+        whole = QuantizedClassifier(FrozenEstimator(self.estimator_), weight_bits=None)
+        shared = ("estimator_", "classes_", "input_shape_", "_input_dtype", "n_features_in_")
+        for name in (*shared, "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(whole, name, getattr(self, name))
+        whole.module_ = Network.of_trained(self.estimator_).module
+        whole.layer_bits_ = QuantizationScheme(weight_bits=None).resolve(whole.module_)
+        whole.quantized_weights_ = {}
+        whole.model_size_, whole.compression_ratio_ = float_size(whole.module_), 1.0
+        return whole
 
     # ------------------------------------------------------------ predict
 

@@ -89,6 +89,8 @@ class FairQATClassifier(NetworkClassifier):
     random_state : int, RandomState or None, default=None
         Seed. An int makes fits bitwise repeatable at the same number of torch threads; None draws a
         fresh seed and bypasses ``memory``.
+    verbose : int, default=0
+        1 prints a line for each stage of the fit. The epochs are printed by the net's own ``verbose``.
 
     Attributes
     ----------
@@ -108,6 +110,8 @@ class FairQATClassifier(NetworkClassifier):
     accuracy_bound_ : DataFrame
         By group: accuracy on the training data of the float and of the quantized net, the drop, and
         the final multiplier. Only with ``accuracy_bound``.
+    float_classifier_ : QuantizedClassifier
+        The same network in float as a fitted classifier: same X, labels and probabilities.
     classes_ : ndarray of shape (C,)
         Class labels.
     n_features_in_ : int
@@ -197,6 +201,7 @@ class FairQATClassifier(NetworkClassifier):
         validation_fraction=None,
         memory=None,
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.weight_bits = weight_bits
@@ -216,6 +221,7 @@ class FairQATClassifier(NetworkClassifier):
         self.validation_fraction = validation_fraction
         self.memory = memory
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
@@ -228,8 +234,9 @@ class FairQATClassifier(NetworkClassifier):
             Samples.
         y : array-like of shape (n,)
             Labels of any type.
-        sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
+        sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample; needed by every mitigation but ``balance="class"``.
+            A name or a list of names stands for columns of a frame X, which stay in it.
         sample_weight : array-like of shape (n,), optional
             Weights of the losses, in training and fine-tuning; only their ratios count.
         **fit_params
@@ -283,6 +290,7 @@ class FairQATClassifier(NetworkClassifier):
             tuning.groups = trained.groups.codes
         self.history_, self.best_epoch_ = History(), None
         if self.finetune_epochs:
+            self._say(f"fine-tuning for {self.finetune_epochs} epochs")
             self.history_, self.best_epoch_ = fine_tune(
                 trained.network.net,
                 tuning,

@@ -48,6 +48,8 @@ class PrunedClassifier(NetworkClassifier):
     random_state : int, RandomState or None, default=None
         Seed of training and fine-tuning. An int makes fits bitwise repeatable at the same number of
         torch threads; None draws a fresh seed and bypasses ``memory``.
+    verbose : int, default=0
+        1 prints a line for each stage of the fit. The epochs are printed by the net's own ``verbose``.
 
     Attributes
     ----------
@@ -55,6 +57,8 @@ class PrunedClassifier(NetworkClassifier):
         The trained float net.
     module_ : torch.nn.Module
         The pruned module, in eval mode.
+    float_classifier_ : QuantizedClassifier
+        The same network in float as a fitted classifier: same X, labels and probabilities.
     classes_ : ndarray of shape (C,)
         Class labels.
     n_features_in_ : int
@@ -123,6 +127,7 @@ class PrunedClassifier(NetworkClassifier):
         finetune_lr=None,
         memory=None,
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.amount = amount
@@ -131,6 +136,7 @@ class PrunedClassifier(NetworkClassifier):
         self.finetune_lr = finetune_lr
         self.memory = memory
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
@@ -143,8 +149,9 @@ class PrunedClassifier(NetworkClassifier):
             Samples.
         y : array-like of shape (n,)
             Labels of any type.
-        sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
+        sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample; checked, but not used.
+            A name or a list of names stands for columns of a frame X, which stay in it.
         sample_weight : array-like of shape (n,), optional
             Weights of the losses, in training and fine-tuning; only their ratios count.
         **fit_params
@@ -174,6 +181,7 @@ class PrunedClassifier(NetworkClassifier):
             fit_params,
             before_training=_NOTHING_QUANTIZED.resolve,
         )
+        self._say("pruning")
         pruned = prune(trained.network.module, self.amount, scope=self.scope)
         history = self._fine_tune(trained, pruned, fit_params) if self.finetune_epochs else History()
         self._publish(trained)
@@ -189,6 +197,7 @@ class PrunedClassifier(NetworkClassifier):
 
     def _fine_tune(self, trained, pruned, fit_params):
         """Train the weights that are left, and return the history."""
+        self._say(f"fine-tuning for {self.finetune_epochs} epochs")
         masks, net = HeldMasks(pruned), trained.network.net
         options = {"lr": self.finetune_lr, "n_epochs": self.finetune_epochs, "seed": trained.seed}
         tuning = Tuning(masks, **options)

@@ -56,6 +56,8 @@ class QuantizedClassifier(NetworkClassifier):
     random_state : int, RandomState or None, default=None
         Seed of training and calibration. An int makes fits bitwise repeatable at the same number of
         torch threads; None draws a fresh seed and bypasses ``memory``.
+    verbose : int, default=0
+        1 prints a line for each stage of the fit. The epochs are printed by the net's own ``verbose``.
 
     Attributes
     ----------
@@ -63,6 +65,8 @@ class QuantizedClassifier(NetworkClassifier):
         The trained float net.
     module_ : torch.nn.Module
         The quantized module, in eval mode.
+    float_classifier_ : QuantizedClassifier
+        The same network in float as a fitted classifier: same X, labels and probabilities.
     classes_ : ndarray of shape (C,)
         Class labels.
     n_features_in_ : int
@@ -127,6 +131,7 @@ class QuantizedClassifier(NetworkClassifier):
         recalibrate_batchnorm=False,
         memory=None,
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.weight_bits = weight_bits
@@ -139,6 +144,7 @@ class QuantizedClassifier(NetworkClassifier):
         self.recalibrate_batchnorm = recalibrate_batchnorm
         self.memory = memory
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
@@ -151,8 +157,9 @@ class QuantizedClassifier(NetworkClassifier):
             Samples.
         y : array-like of shape (n,)
             Labels of any type.
-        sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
+        sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample, to balance the calibration sample.
+            A name or a list of names stands for columns of a frame X, which stay in it.
         sample_weight : array-like of shape (n,), optional
             Weights of the losses in training; only their ratios count. Unused where the net is frozen.
         **fit_params
@@ -180,6 +187,7 @@ class QuantizedClassifier(NetworkClassifier):
             fit_params,
             before_training=build_scheme(self, self.calibration).resolve,
         )
+        self._say("quantization")
         scheme = build_scheme(self, self.calibration, trained, lambda: self._calibration_rows(trained))
         statistics = None
         if scheme.activation_bits is not None:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._groups import Groups, encode_groups
+from skqfair._groups import Groups, columns_of, encode_groups
 from skqfair._seeding import draw_seed
 from skqfair._validation import check_aligned, check_sample_shape, positions
 from skqfair.curvature import Problem
@@ -189,7 +189,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             Samples.
         y : array-like of shape (n,)
             Labels of any type, of the classes that the estimator knows.
-        sensitive_features : array-like of shape (n,) or (n, k), Series or frame, optional
+        sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample; None puts all into one group, "all".
 
         Returns
@@ -217,7 +217,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         if not len(widths):
             raise ValueError("weight_bits must have at least one width, 2..16; it is empty.")
         check_aligned(X, y, "y", "X")
-        check_aligned(X, sensitive_features, "sensitive_features", "X")
+        sensitive_features = columns_of(X, sensitive_features)
         check_names(self.estimator, X)
         X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
         groups = _encode(sensitive_features, len(X))

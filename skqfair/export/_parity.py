@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from skqfair._groups import encode_groups
+from skqfair._groups import columns_of, encode_groups
 from skqfair._validation import as_labels, check_aligned, check_length
 from skqfair.exceptions import ParityError, ParityWarning
 from skqfair.metrics import fairness_violation_observed
@@ -16,11 +16,11 @@ __all__ = ["parity_report"]
 
 def parity_report(
     estimator,
-    onnx,
+    exported,
     X,
     y,
-    sensitive_features,
     *,
+    sensitive_features,
     min_agreement=0.995,
     max_fvo_difference=0.005,
     on_failure="raise",
@@ -31,14 +31,15 @@ def parity_report(
     ----------
     estimator : fitted classifier
         The one that was audited.
-    onnx : OnnxClassifier
+    exported : OnnxClassifier
         What is deployed.
     X : array-like of shape (n, ...)
         Samples; best those of the audit.
     y : array-like of shape (n,)
         True labels.
-    sensitive_features : array-like of shape (n,) or (n, k), Series or frame
-        Group of each sample; several columns mean their intersections.
+    sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names
+        Group of each sample; several columns mean their intersections. A name or a list of names
+        stands for columns of a frame X.
     min_agreement : float, default=0.995
         Least share of equal predictions in each group. In a group of m samples
         :math:`\lceil m (1 - \mathrm{min\_agreement}) \rceil` may differ: one in a small group.
@@ -91,24 +92,24 @@ def parity_report(
     True
     """
     _check_limits(min_agreement, max_fvo_difference, on_failure)
-    if not hasattr(onnx, "classes_"):
+    if not hasattr(exported, "classes_"):
         raise TypeError(
-            f"onnx must be a fitted classifier, got {type(onnx).__name__}; pass "
+            f"exported must be a fitted classifier, got {type(exported).__name__}; pass "
             "OnnxClassifier(path).fit()."
         )
     check_aligned(X, y, "y", "X")
-    check_aligned(X, sensitive_features, "sensitive_features", "X")
+    sensitive_features = columns_of(X, sensitive_features)
     check_aligned(y, sensitive_features, "sensitive_features", "y")
     y = as_labels(y, "y")
     groups = encode_groups(sensitive_features, len(y))
-    if not np.array_equal(estimator.classes_, onnx.classes_):
+    if not np.array_equal(estimator.classes_, exported.classes_):
         raise ValueError(
-            f"estimator and onnx must have the same classes_, got {list(estimator.classes_)} and "
-            f"{list(onnx.classes_)}; export this estimator."
+            f"estimator and exported must have the same classes_, got {list(estimator.classes_)} and "
+            f"{list(exported.classes_)}; export this estimator."
         )
-    predicted, deployed = estimator.predict(X), onnx.predict(X)
+    predicted, deployed = estimator.predict(X), exported.predict(X)
     check_length(y, len(predicted), "y")
-    difference = np.abs(estimator.decision_function(X) - onnx.decision_function(X))
+    difference = np.abs(estimator.decision_function(X) - exported.decision_function(X))
     difference = difference.reshape(len(y), -1).max(axis=1)
     counts, codes = groups.counts, groups.codes
 

@@ -9,7 +9,7 @@ import sklearn
 from sklearn.metrics import make_scorer
 from sklearn.utils.validation import check_is_fitted
 
-from skqfair._groups import encode_groups
+from skqfair._groups import encode_groups, is_names, named_columns
 from skqfair.exceptions import EmptyGroupWarning
 from skqfair.metrics._fvo import fairness_violation_observed
 
@@ -146,7 +146,7 @@ class _GroupScorer:
                     "sensitive_features must have a unique index, so that each sample of a fold has "
                     "one group; use reset_index(drop=True) on it and on X before the split."
                 )
-        elif not _is_names(sensitive_features):
+        elif not is_names(sensitive_features):
             raise ValueError(
                 "sensitive_features must be a column name, a list of names, a pandas Series or "
                 f"frame, or None; got {type(sensitive_features).__module__}."
@@ -169,8 +169,8 @@ class _GroupScorer:
         return f"make_fairness_scorer({self.metric}, sensitive_features={names!r}, {options})"
 
     def _groups(self, X):
-        if _is_names(self.sensitive_features):
-            return self._columns(X)
+        if is_names(self.sensitive_features):
+            return named_columns(X, self.sensitive_features)
         features, index = self.sensitive_features, getattr(X, "index", None)
         if not isinstance(index, pd.Index):
             raise ValueError(
@@ -187,27 +187,6 @@ class _GroupScorer:
         fold = features.loc[index]
         _warn_absent(features, fold)
         return fold
-
-    def _columns(self, X):
-        names = self.sensitive_features
-        if not hasattr(X, "columns"):
-            raise ValueError(
-                f"sensitive_features={names!r} names columns, so X must be a frame; got "
-                f"{type(X).__name__}. Pass X as a frame, or an index-aligned Series of groups."
-            )
-        wanted = [names] if isinstance(names, str) else list(names)
-        absent = [name for name in wanted if name not in X.columns]
-        if absent:
-            raise ValueError(
-                f"sensitive_features: X has no column {absent}; its columns are {list(X.columns)}."
-            )
-        return X[names] if isinstance(names, str) else X[wanted]
-
-
-def _is_names(value):
-    if isinstance(value, str):
-        return True
-    return isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value)
 
 
 def _warn_absent(features, fold):

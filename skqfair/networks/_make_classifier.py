@@ -77,6 +77,11 @@ class TensorNetClassifier(TensorTraining, NeuralNetClassifier):
         with tensor_training(self, sample_weight):
             return super().fit(X, y, **fit_params)
 
+    def get_params(self, deep=True, **kwargs):
+        """Return the parameters, without skorch's note of those that it is still to check."""
+        params = super().get_params(deep=deep, **kwargs)
+        return {name: value for name, value in params.items() if name != "_params_to_validate"}
+
     def initialize_module(self):
         """Create the module, with the sizes that were found and not given."""
         found = self.__dict__.get("sizes_", {})

@@ -310,7 +310,7 @@ def test_copies(problem, copied):
 def test_signature():
     assert str(inspect.signature(PrunedClassifier)) == (
         "(estimator=None, *, amount=0.5, scope='global', finetune_epochs=0, finetune_lr=None, "
-        "memory=None, random_state=None)"
+        "memory=None, random_state=None, verbose=0)"
     )
     assert inspect.signature(PrunedClassifier.fit) == inspect.signature(QuantizedClassifier.fit)
 

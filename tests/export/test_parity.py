@@ -40,7 +40,7 @@ class Flipped:
 
 
 def test_every_column(simple, other):
-    report = parity_report(simple, other, X, Y, GROUPS, on_failure="ignore")
+    report = parity_report(simple, other, X, Y, sensitive_features=GROUPS, on_failure="ignore")
     a, b = simple.predict(X), other.predict(X)
     assert 0 < np.mean(a != b) < 1
     assert report.index.tolist() == ["a", "b", "c"]
@@ -63,20 +63,22 @@ def test_every_column(simple, other):
 
 def test_what_happens_past_a_limit(simple, other):
     with pytest.raises(ParityError, match=r"In group 'a' \d+ of 240 predictions differ"):
-        parity_report(simple, other, X, Y, GROUPS)
+        parity_report(simple, other, X, Y, sensitive_features=GROUPS)
     with pytest.warns(ParityWarning, match="not the audited one"):
-        warned = parity_report(simple, other, X, Y, GROUPS, on_failure="warn")
+        warned = parity_report(simple, other, X, Y, sensitive_features=GROUPS, on_failure="warn")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ignored = parity_report(simple, other, X, Y, GROUPS, on_failure="ignore")
-        wide = parity_report(simple, other, X, Y, GROUPS, min_agreement=0, max_fvo_difference=1)
+        ignored = parity_report(simple, other, X, Y, sensitive_features=GROUPS, on_failure="ignore")
+        wide = parity_report(
+            simple, other, X, Y, sensitive_features=GROUPS, min_agreement=0, max_fvo_difference=1
+        )
     pd.testing.assert_frame_equal(warned, ignored)
     assert len(warned.attrs["failures"]) > 0
     assert wide.attrs["failures"] == []
 
 
 def test_the_export_itself_passes(simple, simple_path):
-    report = parity_report(simple, OnnxClassifier(simple_path), X, Y, GROUPS)
+    report = parity_report(simple, OnnxClassifier(simple_path), X, Y, sensitive_features=GROUPS)
     assert (report["agreement"] == 1).all()
     assert report.attrs["failures"] == []
     assert report.attrs["fvo"] == report.attrs["fvo_onnx"]
@@ -93,7 +95,9 @@ def test_the_export_itself_passes(simple, simple_path):
 )
 def test_how_many_may_differ(where, passes, simple):
     flipped = Flipped(simple, where)
-    report = parity_report(simple, flipped, X, Y, GROUPS, max_fvo_difference=1, on_failure="ignore")
+    report = parity_report(
+        simple, flipped, X, Y, sensitive_features=GROUPS, max_fvo_difference=1, on_failure="ignore"
+    )
     assert report["n_different"].sum() == len(where)
     assert (report.attrs["failures"] == []) is passes
 
@@ -104,12 +108,14 @@ def test_differences_of_fvo_count_by_themselves(simple):
     assert len(wrong) == 1
     flipped = Flipped(simple, wrong)
     with pytest.raises(ParityError, match=r"FVO is 0\.\d{4} instead of 0\.\d{4}"):
-        parity_report(simple, flipped, X, Y, GROUPS)
+        parity_report(simple, flipped, X, Y, sensitive_features=GROUPS)
 
 
 def test_several_columns_and_frames(simple, simple_path):
     sensitive = pd.DataFrame({"sex": np.arange(400) % 2, "old": np.arange(400) > 300})
-    report = parity_report(simple, OnnxClassifier(simple_path), X, pd.Series(Y), sensitive)
+    report = parity_report(
+        simple, OnnxClassifier(simple_path), X, pd.Series(Y), sensitive_features=sensitive
+    )
     assert report.index.names == ["sex", "old"]
     assert report["count"].tolist() == sensitive.value_counts().sort_index().tolist()
 
@@ -117,7 +123,7 @@ def test_several_columns_and_frames(simple, simple_path):
 def test_two_classes(tmp_path):
     classifier = fitted(mlp(2), rows(), np.arange(64) % 2, weight_bits=4)
     deployed = OnnxClassifier(to_onnx(classifier, tmp_path / "model.onnx"))
-    report = parity_report(classifier, deployed, X, Y % 2, GROUPS)
+    report = parity_report(classifier, deployed, X, Y % 2, sensitive_features=GROUPS)
     assert (report["max_difference"] < 1e-5).all()
 
 
@@ -142,9 +148,9 @@ def test_arguments_that_do_not_fit(arguments, message, simple, simple_path):
 def test_an_index_that_does_not_fit(simple, simple_path):
     frame, order = pd.DataFrame(X), np.arange(400)[::-1]
     y, groups = pd.Series(Y, index=order), pd.Series(GROUPS, index=order)
-    for arguments in ((frame, y, GROUPS), (frame, Y, groups), (X, pd.Series(Y), groups)):
+    for samples, labels, of in ((frame, y, GROUPS), (frame, Y, groups), (X, pd.Series(Y), groups)):
         with pytest.raises(ValueError, match=r"in another order, but rows go by position; align it"):
-            parity_report(simple, OnnxClassifier(simple_path), *arguments)
+            parity_report(simple, OnnxClassifier(simple_path), samples, labels, sensitive_features=of)
 
 
 def test_models_of_other_classes(simple, simple_path):
@@ -154,11 +160,11 @@ def test_models_of_other_classes(simple, simple_path):
             self.classes_ = np.array([1, 2, 3])
 
     with pytest.raises(ValueError, match=r"must have the same classes_, got .* export this estimator"):
-        parity_report(simple, Renamed(OnnxClassifier(simple_path)), X, Y, GROUPS)
+        parity_report(simple, Renamed(OnnxClassifier(simple_path)), X, Y, sensitive_features=GROUPS)
 
 
 def test_a_path_is_not_a_model(simple):
     with pytest.raises(
-        TypeError, match=r"onnx must be a fitted classifier, got str.*OnnxClassifier\(path\)"
+        TypeError, match=r"exported must be a fitted classifier, got str.*OnnxClassifier\(path\)"
     ):
-        parity_report(simple, "model.onnx", X, Y, GROUPS)
+        parity_report(simple, "model.onnx", X, Y, sensitive_features=GROUPS)
