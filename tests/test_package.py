@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,47 @@ def test_public_names_are_sorted_and_there():
     for module in PUBLIC:
         names = importlib.import_module(module).__all__
         assert all(hasattr(importlib.import_module(module), name) for name in names)
+
+
+LIGHT = ["", ".metrics", ".displays", ".datasets", ".exceptions"]
+
+
+@pytest.mark.parametrize("name", [f"skqfair{name}" for name in LIGHT])
+def test_no_torch_is_loaded_by(name):
+    """Who reads a table of predictions does not wait for torch; skqfair alone loads nothing at all."""
+    heavy = {
+        "torch",
+        "skorch",
+        "matplotlib",
+        *({"numpy", "pandas", "sklearn"} if name == "skqfair" else ()),
+    }
+    code = f"import sys, {name}; print(*set({sorted(heavy)}) & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not run.stdout.split()
+
+
+def test_names_and_submodules_are_loaded_when_used():
+    """Each in a fresh interpreter: as an attribute, from an import, and in the list of names."""
+    checks = """
+import skqfair
+assert {*skqfair.__all__, *skqfair._SUBMODULES} <= {*dir(skqfair)}
+skqfair.metrics.group_report
+from skqfair import QuantizedClassifier, displays
+assert QuantizedClassifier is skqfair.classifiers.QuantizedClassifier
+assert not hasattr(skqfair, "nothing")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", checks], check=True)
+    assert {f"skqfair.{name}" for name in skqfair._SUBMODULES} - {"skqfair.exceptions"} == {*PUBLIC[1:]}
+
+
+def test_editors_read_the_names_that_are_loaded_when_used():
+    """What stands under TYPE_CHECKING says the same as the table of homes."""
+    block = next(
+        node for node in ast.parse((ROOT / "__init__.py").read_text()).body if isinstance(node, ast.If)
+    )
+    read = {alias.name: node.module.split(".")[1] for node in block.body for alias in node.names}
+    assert read == skqfair._HOME
+    assert {*skqfair.__all__} == {*read, "__version__"}
 
 
 def test_contract():

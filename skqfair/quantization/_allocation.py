@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.optimize import LinearConstraint, OptimizeResult, milp
-from scipy.sparse import csr_array, eye_array, hstack, kron
+from scipy.sparse import csr_array, diags_array, hstack, kron
 
 from skqfair.quantization._affine import check_bits
 
@@ -147,7 +147,7 @@ def _solve(omega, n_weights, budget, bits, allowed=None):
     # the solver's tolerances are absolute: sensitivities of 1e-7 would all look alike
     totals = csr_array((omega / (largest or 1.0)).reshape(-1, n_groups).T)
     column = csr_array(-np.ones((n_groups, 1)))
-    one_each = kron(eye_array(n_layers), np.ones((1, n_choices)))
+    one_each = kron(diags_array(np.ones(n_layers)), np.ones((1, n_choices)))
     cost = (n_weights[:, None] * bits / n_weights.sum()).reshape(1, -1)
     n = n_layers * n_choices
     exact = n_layers <= _EXACT_LAYERS
