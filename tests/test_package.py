@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from numpydoc.validate import validate
 
 import skqfair
 
-ROOT = Path(skqfair.__file__).parent
+ROOT, TESTS = Path(skqfair.__file__).parent, Path(__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = {  # a package may import from lower levels only, and from itself
     "quantization": 1,
@@ -146,6 +147,23 @@ def test_editors_read_the_names_that_are_loaded_when_used():
     read = {alias.name: node.module.split(".")[1] for node in block.body for alias in node.names}
     assert read == skqfair._HOME
     assert {*skqfair.__all__} == {*read, "__version__"}
+
+
+def test_the_oldest_versions_are_those_of_pyproject():
+    """What make test-oldest installs is what is promised: no bound is untested, and none is stricter."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    promised = [*project["dependencies"], *extras["plot"], *extras["images"], *extras["save"]]
+    for file, bounds in (
+        ("oldest.txt", [*promised, "cooper-optim>=1.0"]),
+        ("oldest-onnx.txt", extras["onnx"]),
+    ):
+        lines = [line for line in (TESTS / file).read_text().splitlines() if not line.startswith("#")]
+        pinned = dict(line.split("==") for line in lines)
+        lowest = dict(bound.split(">=") for bound in bounds)
+        assert pinned.keys() == lowest.keys()
+        for name, version in lowest.items():
+            assert pinned[name] in (version, f"{version}.0", f"{version}.0.0")
 
 
 def test_contract():
