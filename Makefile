@@ -46,14 +46,15 @@ test-fast: $(VENV)/.all  ## Tests and doctests only
 test-slow: $(VENV)/.all  ## The tests that take minutes
 	$(PYTEST) -m slow
 
+NEEDS_ONNX := tests/export tests/diagnostics tests/examples tests/test_package.py
 # warnings are no errors here: old packages warn of each other, new ones of what goes in a year
 OTHER_VERSIONS := -m pytest -n auto --maxprocesses 8 -o filterwarnings=default
 test-oldest: $(BIN)/python  ## Tests with the lowest versions of pyproject.toml, in .venv-oldest
 	$(BIN)/python -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -r tests/oldest.txt -e '.[plot,images,save,test]'
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(OTHER_VERSIONS) --ignore=tests/export tests
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(OTHER_VERSIONS) $(addprefix --ignore=,$(NEEDS_ONNX)) tests
 	.venv-oldest/bin/python -m pip install --quiet -r tests/oldest-onnx.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(OTHER_VERSIONS) tests/export
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(OTHER_VERSIONS) $(NEEDS_ONNX)
 
 test-newest: $(BIN)/python  ## Tests with the newest versions there are, in .venv-newest
 	$(BIN)/python -m venv .venv-newest
@@ -63,6 +64,9 @@ test-newest: $(BIN)/python  ## Tests with the newest versions there are, in .ven
 lint: $(VENV)/.all  ## Style, docstring and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+rooms: $(BIN)/python  ## The rooms of the package: lines, and who imports whom
+	@$(BIN)/python tests/rooms.py
 
 format: $(VENV)/.all  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -10,40 +10,18 @@ from pathlib import Path
 
 import pytest
 from numpydoc.validate import validate
+from rooms import FILES, LEVELS, ROOT, imports, room_of
 
 import skqfair
 
-ROOT, TESTS = Path(skqfair.__file__).parent, Path(__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
-LEVELS = {  # a package may import from lower levels only, and from itself
-    "quantization": 1,
-    "curvature": 1,
-    "metrics": 1,
-    "mitigation": 1,
-    "datasets": 1,
-    "networks": 2,
-    "storage": 2,
-    "classifiers": 3,
-    "diagnostics": 4,
-    "export": 4,
-    "displays": 4,
-}
+TESTS = Path(__file__).parent
 PUBLIC = ["skqfair", *(f"skqfair.{p.parent.name}" for p in ROOT.glob("*/__init__.py"))]
-
-
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: relative import"
-            yield node.module
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_downward(path):
     """A package is used through its face, by those above it; the face of all is used by none."""
-    own = path.relative_to(ROOT).with_suffix("").parts[0]
+    own = room_of(path)
     if own == "__init__":
         return
     for name in imports(path):
@@ -56,7 +34,7 @@ def test_imports_point_downward(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_metrics_and_displays_never_import_torch(path):
-    if path.relative_to(ROOT).with_suffix("").parts[0] in (
+    if room_of(path) in (
         "metrics",
         "displays",
         "datasets",
