@@ -142,6 +142,44 @@ def test_the_oldest_versions_are_those_of_pyproject():
             assert pinned[name] in (version, f"{version}.0", f"{version}.0.0")
 
 
+ANNOTATED = ["datasets", "mitigation", "quantization"]  # rooms are added, never removed
+
+
+def annotated_functions():
+    """Yield the public functions, and the public methods and properties of the public classes."""
+    for room in ANNOTATED:
+        module = importlib.import_module(f"skqfair.{room}")
+        for name in module.__all__:
+            obj = getattr(module, name)
+            if not inspect.isclass(obj):
+                found = {name: obj}
+            else:
+                found = {f"{name}.{key}": value for key, value in vars(obj).items() if key[0] != "_"}
+                found[f"{name}.__init__"] = obj.__init__
+            for key, value in found.items():
+                function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                if inspect.isfunction(function) and function.__module__.startswith("skqfair"):
+                    yield pytest.param(function, id=f"{room}.{key}")
+
+
+@pytest.mark.parametrize("function", [*annotated_functions()])
+def test_public_functions_are_annotated(function):
+    signature = inspect.signature(function)
+    missing = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is parameter.empty and name not in ("self", "cls")
+    ]
+    assert not missing
+    assert function.__name__ == "__init__" or signature.return_annotation is not signature.empty
+
+
+def plain(signature):
+    """Return a signature without its annotations."""
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=signature.empty)
+
+
 def test_contract():
     """Names, order and defaults that users rely on."""
     signature = str(inspect.signature(skqfair.QuantizedClassifier))
@@ -157,7 +195,7 @@ def test_contract():
         "sampling=None, mitigation_weight=0.0, balance='group', gap_penalty=0.0, accuracy_bound=None, "
         "validation_fraction=None, memory=None, random_state=None)"
     )
-    signature = str(inspect.signature(skqfair.quantization.allocate_bits))
+    signature = str(plain(inspect.signature(skqfair.quantization.allocate_bits)))
     assert signature.startswith("(sensitivity, n_weights, *, budget, choices=(2, 3, 4, 6, 8)")
     signature = str(inspect.signature(skqfair.make_fairness_scorer))
     assert (

@@ -7,13 +7,14 @@ numpy reference (``np.rint(w / S)``) gives the same codes, bit for bit.
 import numbers
 
 import numpy as np
+import torch
 
 __all__ = ["MAX_BITS", "MIN_BITS", "check_bits", "dequantize", "pack", "q_max", "to_codes", "unpack"]
 
 MIN_BITS, MAX_BITS = 2, 16
 
 
-def check_bits(bits, name="bits"):
+def check_bits(bits: int, name: str = "bits") -> int:
     """Return ``bits`` as an int, or raise if it is not a whole number of bits in 2..16.
 
     Parameters
@@ -46,7 +47,7 @@ def check_bits(bits, name="bits"):
     return int(bits)
 
 
-def q_max(bits):
+def q_max(bits: int | np.ndarray | torch.Tensor) -> int | np.ndarray | torch.Tensor:
     """Return the largest code of signed symmetric quantization, ``2**(bits - 1) - 1``.
 
     Parameters
@@ -72,7 +73,7 @@ def dequantize(codes, scale):
     return codes.to(scale.dtype) * scale
 
 
-def pack(codes, bits):
+def pack(codes: np.ndarray | torch.Tensor, bits: int) -> np.ndarray:
     """Pack signed codes into a dense little-endian bit stream of ``ceil(n * bits / 8)`` bytes.
 
     Parameters
@@ -95,7 +96,7 @@ def pack(codes, bits):
     return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")
 
 
-def unpack(packed, bits, shape):
+def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
     """Invert :func:`pack`.
 
     Parameters

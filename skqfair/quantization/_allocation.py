@@ -1,6 +1,9 @@
 """Bits of each layer under a budget: the worst group's predicted loss as small as can be."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array, hstack, kron
 
@@ -14,7 +17,14 @@ _GAP, _NODES = 1e-2, 1000  # a limit in seconds would give other bits on a busy 
 _CLOSER_LOOKS = 8
 
 
-def allocate_bits(sensitivity, n_weights, *, budget, choices=CHOICES, return_gap=False):
+def allocate_bits(
+    sensitivity: ArrayLike,
+    n_weights: ArrayLike,
+    *,
+    budget: float,
+    choices: Sequence[int] = CHOICES,
+    return_gap: bool = False,
+) -> np.ndarray | tuple[np.ndarray, float]:
     r"""Choose the bits of each layer so that the worst group loses least.
 
     .. math:: \min_b \max_a \sum_l \Omega_{l, b(l), a} \quad \text{subject to} \quad
@@ -101,7 +111,7 @@ def _checked(sensitivity, n_weights, budget, choices):
     return omega, n_weights, bits
 
 
-def check_budget(budget, choices=CHOICES, name="budget"):
+def check_budget(budget: float, choices: Sequence[int] = CHOICES, name: str = "budget") -> None:
     """Raise unless ``budget`` mean bits per weight are within the choices.
 
     Parameters
