@@ -9,10 +9,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow lint format docs bench clean
+.PHONY: help demo test test-fast test-slow test-oldest test-newest rooms lint format docs bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python."; exit 1; }
@@ -46,9 +46,27 @@ test-fast: $(VENV)/.all  ## Tests and doctests only
 test-slow: $(VENV)/.all  ## The tests that take minutes
 	$(PYTEST) -m slow
 
+NEEDS_ONNX := tests/export tests/diagnostics tests/examples tests/test_package.py
+# warnings are no errors here: old packages warn of each other, new ones of what goes in a year
+OTHER_VERSIONS := -m pytest -n auto --maxprocesses 8 -o filterwarnings=default
+test-oldest: $(BIN)/python  ## Tests with the lowest versions of pyproject.toml, in .venv-oldest
+	$(BIN)/python -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -r tests/oldest.txt -e '.[plot,images,save,test]'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(OTHER_VERSIONS) $(addprefix --ignore=,$(NEEDS_ONNX)) tests
+	.venv-oldest/bin/python -m pip install --quiet -r tests/oldest-onnx.txt
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(OTHER_VERSIONS) $(NEEDS_ONNX)
+
+test-newest: $(BIN)/python  ## Tests with the newest versions there are, in .venv-newest
+	$(BIN)/python -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade -e '.[plot,images,save,onnx,test]'
+	OMP_NUM_THREADS=1 .venv-newest/bin/python $(OTHER_VERSIONS) tests
+
 lint: $(VENV)/.all  ## Style, docstring and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+rooms: $(BIN)/python  ## The rooms of the package: lines, and who imports whom
+	@$(BIN)/python tests/rooms.py
 
 format: $(VENV)/.all  ## Format the code
 	$(BIN)/ruff check --fix .

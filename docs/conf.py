@@ -1,5 +1,6 @@
 """Configuration of the documentation."""
 
+import re
 import warnings
 
 import skqfair
@@ -43,3 +44,13 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
 }
 warnings.filterwarnings("ignore", category=UserWarning, message="FigureCanvasAgg is non-interactive")
+
+
+def plain_references(app, what, name, obj, options, lines):
+    """Write out references to scikit-learn's own pages, in the docstrings of inherited methods."""
+    text = re.sub(r":(?:ref|term):`([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", plain_references)

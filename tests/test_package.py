@@ -3,44 +3,25 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from numpydoc.validate import validate
+from rooms import FILES, LEVELS, ROOT, imports, room_of
 
 import skqfair
 
-ROOT = Path(skqfair.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
-LEVELS = {  # a package may import from lower levels only, and from itself
-    "quantization": 1,
-    "curvature": 1,
-    "metrics": 1,
-    "mitigation": 1,
-    "datasets": 1,
-    "networks": 2,
-    "storage": 2,
-    "classifiers": 3,
-    "diagnostics": 4,
-    "export": 4,
-    "displays": 4,
-}
+TESTS = Path(__file__).parent
 PUBLIC = ["skqfair", *(f"skqfair.{p.parent.name}" for p in ROOT.glob("*/__init__.py"))]
-
-
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: relative import"
-            yield node.module
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_downward(path):
     """A package is used through its face, by those above it; the face of all is used by none."""
-    own = path.relative_to(ROOT).with_suffix("").parts[0]
+    own = room_of(path)
     if own == "__init__":
         return
     for name in imports(path):
@@ -53,7 +34,7 @@ def test_imports_point_downward(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_metrics_and_displays_never_import_torch(path):
-    if path.relative_to(ROOT).with_suffix("").parts[0] in (
+    if room_of(path) in (
         "metrics",
         "displays",
         "datasets",
@@ -105,6 +86,100 @@ def test_public_names_are_sorted_and_there():
         assert all(hasattr(importlib.import_module(module), name) for name in names)
 
 
+LIGHT = ["", ".metrics", ".displays", ".datasets", ".exceptions"]
+
+
+@pytest.mark.parametrize("name", [f"skqfair{name}" for name in LIGHT])
+def test_no_torch_is_loaded_by(name):
+    """Who reads a table of predictions does not wait for torch; skqfair alone loads nothing at all."""
+    heavy = {
+        "torch",
+        "skorch",
+        "matplotlib",
+        *({"numpy", "pandas", "sklearn"} if name == "skqfair" else ()),
+    }
+    code = f"import sys, {name}; print(*set({sorted(heavy)}) & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not run.stdout.split()
+
+
+def test_names_and_submodules_are_loaded_when_used():
+    """Each in a fresh interpreter: as an attribute, from an import, and in the list of names."""
+    checks = """
+import skqfair
+assert {*skqfair.__all__, *skqfair._SUBMODULES} <= {*dir(skqfair)}
+skqfair.metrics.group_report
+from skqfair import QuantizedClassifier, displays
+assert QuantizedClassifier is skqfair.classifiers.QuantizedClassifier
+assert not hasattr(skqfair, "nothing")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", checks], check=True)
+    assert {f"skqfair.{name}" for name in skqfair._SUBMODULES} - {"skqfair.exceptions"} == {*PUBLIC[1:]}
+
+
+def test_editors_read_the_names_that_are_loaded_when_used():
+    """What stands under TYPE_CHECKING says the same as the table of homes."""
+    block = next(
+        node for node in ast.parse((ROOT / "__init__.py").read_text()).body if isinstance(node, ast.If)
+    )
+    read = {alias.name: node.module.split(".")[1] for node in block.body for alias in node.names}
+    assert read == skqfair._HOME
+    assert {*skqfair.__all__} == {*read, "__version__"}
+
+
+def test_the_oldest_versions_are_those_of_pyproject():
+    """What make test-oldest installs is what is promised: no bound is untested, and none is stricter."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    peers = [bound for bound in extras["test"] if bound.startswith(("cooper", "polars", "pyarrow"))]
+    promised = [*project["dependencies"], *extras["plot"], *extras["images"], *extras["save"], *peers]
+    for file, bounds in (("oldest.txt", promised), ("oldest-onnx.txt", extras["onnx"])):
+        lines = [line for line in (TESTS / file).read_text().splitlines() if not line.startswith("#")]
+        pinned = dict(line.split("==") for line in lines)
+        lowest = dict(bound.split(">=") for bound in bounds)
+        assert pinned.keys() == lowest.keys()
+        for name, version in lowest.items():
+            assert pinned[name] in (version, f"{version}.0", f"{version}.0.0")
+
+
+ANNOTATED = ["datasets", "mitigation", "quantization"]  # rooms are added, never removed
+
+
+def annotated_functions():
+    """Yield the public functions, and the public methods and properties of the public classes."""
+    for room in ANNOTATED:
+        module = importlib.import_module(f"skqfair.{room}")
+        for name in module.__all__:
+            obj = getattr(module, name)
+            if not inspect.isclass(obj):
+                found = {name: obj}
+            else:
+                found = {f"{name}.{key}": value for key, value in vars(obj).items() if key[0] != "_"}
+                found[f"{name}.__init__"] = obj.__init__
+            for key, value in found.items():
+                function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                if inspect.isfunction(function) and function.__module__.startswith("skqfair"):
+                    yield pytest.param(function, id=f"{room}.{key}")
+
+
+@pytest.mark.parametrize("function", [*annotated_functions()])
+def test_public_functions_are_annotated(function):
+    signature = inspect.signature(function)
+    missing = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is parameter.empty and name not in ("self", "cls")
+    ]
+    assert not missing
+    assert function.__name__ == "__init__" or signature.return_annotation is not signature.empty
+
+
+def plain(signature):
+    """Return a signature without its annotations."""
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=signature.empty)
+
+
 def test_contract():
     """Names, order and defaults that users rely on."""
     signature = str(inspect.signature(skqfair.QuantizedClassifier))
@@ -120,7 +195,7 @@ def test_contract():
         "finetune_lr=None, sampling=None, mitigation_weight=0.0, balance='group', gap_penalty=0.0, "
         "accuracy_bound=None, validation_fraction=None, memory=None, random_state=None, verbose=0)"
     )
-    signature = str(inspect.signature(skqfair.quantization.allocate_bits))
+    signature = str(plain(inspect.signature(skqfair.quantization.allocate_bits)))
     assert signature.startswith("(sensitivity, n_weights, *, budget, choices=(2, 3, 4, 6, 8)")
     signature = str(inspect.signature(skqfair.make_fairness_scorer))
     assert (

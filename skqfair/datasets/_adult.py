@@ -33,7 +33,7 @@ chances: they serve to study methods, not people.
 """
 
 
-def load_adult(*, return_X_y=False, as_frame=True):
+def load_adult(*, return_X_y: bool = False, as_frame: bool = True) -> Bunch | tuple:
     """Load the UCI Adult data, where the target is an income above 50,000 dollars.
 
     The file comes with the package; nothing is downloaded.

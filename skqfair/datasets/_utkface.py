@@ -31,15 +31,15 @@ Licence: non-commercial research only; copyright of the images is with their own
 
 
 def load_utkface(
-    path,
+    path: str | Path,
     *,
-    target="ethnicity",
-    image_size=48,
-    n_jobs=None,
-    max_samples=None,
-    random_state=None,
-    verbose=0,
-):
+    target: str = "ethnicity",
+    image_size: int = 48,
+    n_jobs: int | None = None,
+    max_samples: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
+) -> Bunch:
     """Load a folder of UTKFace images.
 
     Parameters

@@ -10,7 +10,7 @@ __all__ = ["BALANCES", "make_cells"]
 BALANCES = ("group", "group_class", "class")
 
 
-def make_cells(balance, y, classes, groups=None):
+def make_cells(balance: str, y: np.ndarray, classes: np.ndarray, groups: Groups | None = None) -> Groups:
     """Return the non-empty cells of a training set.
 
     Parameters

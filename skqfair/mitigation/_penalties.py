@@ -1,5 +1,6 @@
 """What is added to the loss of a batch to keep groups together."""
 
+import numpy as np
 import torch
 
 __all__ = ["AccuracyBound", "GapPenalty"]
@@ -30,10 +31,12 @@ class GapPenalty:
     Woergaard, T. & Selvan, R. (2026). FairQuant. arXiv:2602.23192.
     """
 
-    def __init__(self, strength, n_groups):
+    def __init__(self, strength: float, n_groups: int):
         self.strength, self.n_groups = strength, n_groups
 
-    def __call__(self, losses, groups, correct):
+    def __call__(
+        self, losses: torch.Tensor, groups: torch.Tensor, correct: torch.Tensor
+    ) -> torch.Tensor:
         """Return the penalty of a batch; groups without a sample in it are left out."""
         means, counts = group_means(losses, groups, self.n_groups)
         means = means[counts > 0]
@@ -65,7 +68,7 @@ class AccuracyBound:
     Hashemizadeh, M. et al. (2024). Balancing act: constraining disparate impact in sparse models. ICLR.
     """
 
-    def __init__(self, bound, accuracies, counts, n_steps=1):
+    def __init__(self, bound: float, accuracies: np.ndarray, counts: np.ndarray, n_steps: int = 1):
         self.bound, self.n_groups = bound, len(accuracies)
         self.reference = torch.as_tensor(accuracies, dtype=torch.float64)
         self.recent = self.reference.clone()
@@ -74,11 +77,13 @@ class AccuracyBound:
         self.multipliers = torch.zeros(self.n_groups, dtype=torch.float64)
 
     @property
-    def violations(self):
+    def violations(self) -> torch.Tensor:
         """Accuracy lost beyond the bound, per group, over the last samples."""
         return self.reference - self.recent - self.bound
 
-    def __call__(self, losses, groups, correct):
+    def __call__(
+        self, losses: torch.Tensor, groups: torch.Tensor, correct: torch.Tensor
+    ) -> torch.Tensor:
         """Return the Lagrange term of a batch, and let the multipliers ascend."""
         means, counts = group_means(losses, groups, self.n_groups)
         term = (self.multipliers.to(losses) * means).sum()

@@ -20,10 +20,10 @@ class CellSampler:
         the size of the largest; "undersample": of each cell as many as the smallest has, without
         replacement.
     seed : int
-        Of the draws.
+        Seed of the draws.
     """
 
-    def __init__(self, codes, sampling, seed):
+    def __init__(self, codes: np.ndarray, sampling: str, seed: int):
         self.sampling, self.rng, self.n_draws = sampling, np.random.default_rng(seed), 0
         present, codes = np.unique(codes, return_inverse=True)
         order = np.argsort(codes, kind="stable")
@@ -34,7 +34,7 @@ class CellSampler:
         each = {"balanced": None, "oversample": max(sizes), "undersample": min(sizes)}[self.sampling]
         return sum(sizes) if each is None else each * len(sizes)
 
-    def draw(self):
+    def draw(self) -> np.ndarray:
         """Return the positions of an epoch, ndarray of int64, shape (len(self),)."""
         self.n_draws += 1
         sizes = np.array([len(rows) for rows in self.members])
@@ -54,6 +54,6 @@ class CellSampler:
         return iter(self.draw().tolist())
 
     @property
-    def expected(self):
+    def expected(self) -> float:
         """Expected draws of each cell in an epoch."""
         return len(self) / len(self.members)

@@ -3,10 +3,14 @@ r"""Loss weights that balance cells: :math:`(n / (K n_a))^\lambda`, mean 1."""
 import numpy as np
 import pandas as pd
 
+from skqfair._groups import Groups
+
 __all__ = ["balancing_weights", "cell_report"]
 
 
-def balancing_weights(cells, strength, sample_weight=None):
+def balancing_weights(
+    cells: Groups, strength: float, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
     r"""Return the loss weight of each sample.
 
     .. math:: w_i \propto s_i \left(\frac{n}{K n_a}\right)^\lambda
@@ -42,7 +46,7 @@ def balancing_weights(cells, strength, sample_weight=None):
     return weights / weights.mean()
 
 
-def cell_report(cells, weights, draws):
+def cell_report(cells: Groups, weights: np.ndarray | None, draws: np.ndarray) -> pd.DataFrame:
     """Return what each cell counts in the training.
 
     Parameters

@@ -1,5 +1,6 @@
 """Inputs of layers: their ranges from one pass over calibration data, and their quantization."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -36,7 +37,7 @@ class ActivationStatistics:
         self._values, self._sampled = [], False
         self._generator = torch.Generator().manual_seed(0)
 
-    def update(self, values):
+    def update(self, values: torch.Tensor) -> None:
         """Take in one call's input."""
         values = widened(values.detach().reshape(-1))
         if not values.numel():
@@ -51,16 +52,18 @@ class ActivationStatistics:
         self._values.append(values)
 
     @property
-    def signed(self):
+    def signed(self) -> bool:
         """Whether anything negative was seen."""
         return self.low < 0
 
     @property
-    def mean_magnitude(self):
+    def mean_magnitude(self) -> float:
         """Mean of the magnitudes of the values looked at."""
         return float(torch.cat(self._values).abs().mean())
 
-    def quantizer(self, bits, calibration, *, signed=None):
+    def quantizer(
+        self, bits: int, calibration: str, *, signed: bool | None = None
+    ) -> "ActivationQuantizer":
         """Return the :class:`ActivationQuantizer` for ``bits`` and ``calibration``.
 
         ``signed`` is whether a negative was seen, unless it is given.
@@ -93,12 +96,12 @@ class ActivationQuantizer:
         Codes are -q..q with q = 2^(bits - 1) - 1 if signed, else 0..2^bits - 1.
     """
 
-    def __init__(self, scale, bits, signed):
+    def __init__(self, scale: torch.Tensor, bits: int, signed: bool):
         self.scale, self.bits, self.signed = scale, bits, signed
         self.high = q_max(bits) if signed else 2**bits - 1
         self.low = -self.high if signed else 0
 
-    def quantize(self, values):
+    def quantize(self, values: torch.Tensor) -> torch.Tensor:
         """Return ``values`` rounded to the codes, in their own dtype."""
         scale = self.scale.to(widened(values))
         return to_codes(values, scale, self.low, self.high).mul_(scale).to(values.dtype)
@@ -126,7 +129,7 @@ class _Observer:
         _map_input(look, args, kwargs)
 
 
-def input_quantizers(module):
+def input_quantizers(module: torch.nn.Module) -> dict[str, ActivationQuantizer]:
     """Return the quantizers of inputs in a converted module.
 
     Parameters
@@ -147,7 +150,7 @@ def input_quantizers(module):
     }
 
 
-def drop_quantizers(module):
+def drop_quantizers(module: torch.nn.Module) -> None:
     """Let the inputs in a converted module be float again, in place.
 
     Parameters
@@ -175,7 +178,7 @@ def _map_input(function, args, kwargs):
 
 
 @contextmanager
-def observe_activations(module):
+def observe_activations(module: torch.nn.Module) -> Iterator[dict[str, ActivationStatistics]]:
     """Collect the inputs of all layers whose inputs can be quantized while data flows through.
 
     Parameters

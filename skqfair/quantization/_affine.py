@@ -24,7 +24,7 @@ __all__ = [
 MIN_BITS, MAX_BITS = 2, 16
 
 
-def check_bits(bits, name="bits"):
+def check_bits(bits: int, name: str = "bits") -> int:
     """Return ``bits`` as an int, or raise if it is not a whole number of bits in 2..16.
 
     Parameters
@@ -57,7 +57,7 @@ def check_bits(bits, name="bits"):
     return int(bits)
 
 
-def q_max(bits):
+def q_max(bits: int | np.ndarray | torch.Tensor) -> int | np.ndarray | torch.Tensor:
     """Return the largest code of signed symmetric quantization, ``2**(bits - 1) - 1``.
 
     Parameters
@@ -88,7 +88,7 @@ def dequantize(codes, scale):
     return codes.to(scale.dtype) * scale
 
 
-def pack(codes, bits):
+def pack(codes: np.ndarray | torch.Tensor, bits: int) -> np.ndarray:
     """Pack signed codes into a dense little-endian bit stream of ``ceil(n * bits / 8)`` bytes.
 
     Parameters
@@ -121,7 +121,7 @@ def pack(codes, bits):
     return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")
 
 
-def unpack(packed, bits, shape):
+def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
     """Invert :func:`pack`.
 
     Parameters

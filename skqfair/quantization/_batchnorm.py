@@ -1,5 +1,6 @@
 """BatchNorm statistics of the quantized network, re-estimated on calibration data."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +13,7 @@ def _normalisations(module):
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
-def has_batchnorm(module):
+def has_batchnorm(module: torch.nn.Module) -> bool:
     """Tell whether a module has BatchNorm layers with running statistics.
 
     Parameters
@@ -29,7 +30,7 @@ def has_batchnorm(module):
 
 
 @contextmanager
-def reestimate_batchnorm(module):
+def reestimate_batchnorm(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """Replace the running statistics of every BatchNorm by those of the data that flows through.
 
     Inside the block each batch is normalised by its own statistics, as in training, while the rest

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
+from skqfair.quantization._activations import ActivationQuantizer, ActivationStatistics
 from skqfair.quantization._quantize import QuantizedTensor
-from skqfair.quantization._scheme import FLOAT_BITS
+from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._targets import (
     activation_targets,
     is_reparametrized,
@@ -33,12 +35,16 @@ class QuantizedModule:
     """
 
     module: torch.nn.Module
-    weights: dict
-    layer_bits: dict
-    activations: dict = field(default_factory=dict)
+    weights: dict[str, QuantizedTensor]
+    layer_bits: dict[str, int | np.ndarray]
+    activations: dict[str, ActivationQuantizer] = field(default_factory=dict)
 
 
-def convert(module, scheme, statistics=None):
+def convert(
+    module: torch.nn.Module,
+    scheme: QuantizationScheme,
+    statistics: dict[str, ActivationStatistics] | None = None,
+) -> QuantizedModule:
     """Return a quantized copy of ``module``.
 
     Parameters

@@ -14,16 +14,17 @@ Esser, S. K. et al. (2020). Learned step size quantization. ICLR.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from skqfair.quantization._activations import ActivationQuantizer
+from skqfair.quantization._activations import ActivationQuantizer, ActivationStatistics
 from skqfair.quantization._affine import q_max, to_codes, widened
-from skqfair.quantization._convert import bake
+from skqfair.quantization._convert import QuantizedModule, bake
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, weight_scale
-from skqfair.quantization._scheme import FLOAT_BITS
+from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._targets import activation_targets, quantizable_weights
 
 __all__ = ["FakeQuantization"]
@@ -54,7 +55,15 @@ class FakeQuantization:
         ``() -> statistics`` of the module as it is, to re-estimate the ranges of inputs.
     """
 
-    def __init__(self, module, scheme, *, learned=False, statistics=None, observe=None):
+    def __init__(
+        self,
+        module: nn.Module,
+        scheme: QuantizationScheme,
+        *,
+        learned: bool = False,
+        statistics: dict[str, ActivationStatistics] | None = None,
+        observe: Callable[[], dict[str, ActivationStatistics]] | None = None,
+    ):
         self.module, self.scheme, self.learned = module, scheme, learned
         self.observe = observe
         self.layer_bits = scheme.resolve(module)
@@ -73,7 +82,7 @@ class FakeQuantization:
         self._hold_scales([*self.weights.values(), *self.inputs.values()])
 
     @property
-    def learned_scales(self):
+    def learned_scales(self) -> list[nn.Parameter]:
         """The parameters of learned scales: one tensor of all, or none."""
         return [] if self._gradient is None else [self.scales]
 
@@ -129,7 +138,7 @@ class FakeQuantization:
             grad = self._gradient / self._values
             self.scales.grad = grad if self.scales.grad is None else self.scales.grad + grad
 
-    def rescale(self):
+    def rescale(self) -> None:
         """Re-estimate the scales, unless they are learned or no step was taken since the last time."""
         if not self._stale or self.learned:
             return
@@ -151,7 +160,7 @@ class FakeQuantization:
             hook.scale.copy_(found.scale)
 
     @contextmanager
-    def applied(self, *, training):
+    def applied(self, *, training: bool) -> Iterator[None]:
         """Put the dequantized weights in the place of the latent ones inside the block.
 
         With ``training`` the gradients that the block leaves are passed on to the latent weights and
@@ -177,7 +186,7 @@ class FakeQuantization:
             self._stale, self.n_steps = True, self.n_steps + 1
             self._pass_gradient()
 
-    def finish(self):
+    def finish(self) -> QuantizedModule:
         """Return the quantized copy, and leave the module with its latent weights only.
 
         Returns

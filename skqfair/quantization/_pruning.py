@@ -34,11 +34,11 @@ class PrunedModule:
     """
 
     module: torch.nn.Module
-    masks: dict
-    threshold: float | dict
+    masks: dict[str, torch.Tensor]
+    threshold: float | dict[str, float]
 
 
-def prune(module, amount=0.5, *, scope="global"):
+def prune(module: torch.nn.Module, amount: float = 0.5, *, scope: str = "global") -> PrunedModule:
     r"""Return a copy of a module whose weights of smallest magnitude are zero.
 
     Of n weights :math:`\mathrm{round}(amount \cdot n)` are set to zero; among equal magnitudes those
@@ -95,7 +95,7 @@ def prune(module, amount=0.5, *, scope="global"):
     return PrunedModule(pruned, masks, threshold)
 
 
-def amount_for_size(module, size, *, scope="global"):
+def amount_for_size(module: torch.nn.Module, size: int, *, scope: str = "global") -> float:
     """Return the share of weights to prune so that a module takes no more than ``size`` bytes.
 
     Parameters

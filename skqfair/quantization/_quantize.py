@@ -20,7 +20,14 @@ def check_choice(value, name, choices):
         raise ValueError(f"{name} must be one of {expected}; got {value!r}.")
 
 
-def quantize(tensor, bits, *, granularity="per_channel", calibration="mse", axis=0):
+def quantize(
+    tensor: torch.Tensor | np.ndarray,
+    bits: int,
+    *,
+    granularity: str = "per_channel",
+    calibration: str = "mse",
+    axis: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Quantize a tensor symmetrically to signed integer codes.
 
     .. math:: T(w) = \mathrm{clamp}(\mathrm{round}(w / S), -q, q), \qquad q = 2^{b-1} - 1
@@ -111,7 +118,7 @@ def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):
     return scale.reshape(channel_shape(tensor, axis))
 
 
-def channel_shape(tensor, axis):
+def channel_shape(tensor: torch.Tensor, axis: int) -> list[int]:
     """Return the shape that broadcasts one value per channel against a tensor.
 
     Parameters
@@ -153,14 +160,24 @@ class QuantizedTensor:
     axis: int = 0
 
     @classmethod
-    def from_float(cls, tensor, bits, *, per_channel, calibration, axis=0):
+    def from_float(
+        cls,
+        tensor: torch.Tensor,
+        bits: int | np.ndarray,
+        *,
+        per_channel: bool,
+        calibration: str,
+        axis: int = 0,
+    ) -> "QuantizedTensor":
         """Quantize ``tensor``; ``bits`` is an int or one int for each channel."""
         widths = bits if isinstance(bits, int) else torch.as_tensor(bits, device=tensor.device)
         scale = weight_scale(tensor, widths, per_channel=per_channel, calibration=calibration, axis=axis)
         return cls.from_scale(tensor, scale, bits, axis)
 
     @classmethod
-    def from_scale(cls, tensor, scale, bits, axis=0):
+    def from_scale(
+        cls, tensor: torch.Tensor, scale: torch.Tensor, bits: int | np.ndarray, axis: int = 0
+    ) -> "QuantizedTensor":
         """Quantize ``tensor`` with a scale that is known."""
         tensor = widened(tensor)
         if isinstance(bits, int):
@@ -173,11 +190,11 @@ class QuantizedTensor:
         storage = torch.int8 if int(np.max(bits)) <= 8 else torch.int16
         return cls(codes.to(storage), scale, bits, axis)
 
-    def dequantize(self):
+    def dequantize(self) -> torch.Tensor:
         """Return the float tensor that the codes stand for."""
         return dequantize(self.codes, self.scale)
 
-    def pack(self):
+    def pack(self) -> np.ndarray:
         """Return the codes as packed bytes, channel by channel where widths differ."""
         if isinstance(self.bits, int):
             return pack(self.codes.cpu(), self.bits)
@@ -189,7 +206,7 @@ class QuantizedTensor:
         return np.packbits(np.concatenate(streams), bitorder="little")
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of the packed codes, ``ceil(numel * bits / 8)``, and 4 bytes for each scale."""
         n_bits = self.codes.numel() * float(np.mean(self.bits))
         return -(-round(n_bits) // 8) + 4 * self.scale.numel()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+from torch import nn
 
 from skqfair.quantization._affine import check_bits
 from skqfair.quantization._calibration import CALIBRATIONS
@@ -80,11 +81,11 @@ class QuantizationScheme:
                 )
 
     @property
-    def per_channel(self):
+    def per_channel(self) -> bool:
         """Whether each output channel of a weight has a scale of its own."""
         return self.granularity == "per_channel"
 
-    def resolve(self, module):
+    def resolve(self, module: nn.Module) -> dict[str, int | np.ndarray]:
         """Return the bits of every quantizable weight of ``module``.
 
         Parameters

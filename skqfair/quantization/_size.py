@@ -1,5 +1,9 @@
 """Bytes of a model as it would be stored."""
 
+from torch import nn
+
+from skqfair.quantization._convert import QuantizedModule
+
 __all__ = ["float_size", "quantized_size"]
 
 _FLOAT_BYTES = 4
@@ -17,7 +21,7 @@ def _stored(module):
             yield name, tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
-def float_size(module):
+def float_size(module: nn.Module) -> int:
     """Return the bytes of the module in float32: 4 for each number that prediction needs.
 
     Counted are all parameters (shared ones once) and buffers, a complex number as two; but not buffers
@@ -37,7 +41,7 @@ def float_size(module):
     return _FLOAT_BYTES * sum(numbers for _, numbers in _stored(module))
 
 
-def quantized_size(quantized):
+def quantized_size(quantized: QuantizedModule) -> int:
     r"""Return the bytes of a :class:`QuantizedModule`.
 
     .. math:: \sum_l \left( \lceil n_l b_l / 8 \rceil + 4 \cdot \#\text{scales} \right)

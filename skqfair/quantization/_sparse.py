@@ -65,7 +65,7 @@ class SparseTensor:
     gap_bits: int | None = None
 
     @classmethod
-    def from_dense(cls, tensor):
+    def from_dense(cls, tensor: torch.Tensor | np.ndarray) -> "SparseTensor":
         """Pack a tensor, as float32."""
         values, shape = flat_values(tensor), tuple(tensor.shape)
         kept = _positions(values)
@@ -80,7 +80,7 @@ class SparseTensor:
             where = np.concatenate([np.array([len(kept)], _COUNT).view(np.uint8), pack(signed, bits)])
         return cls(np.concatenate([where, values[kept].view(np.uint8)]), layout, shape, bits)
 
-    def unpack(self):
+    def unpack(self) -> np.ndarray:
         """Return the tensor, bit for bit.
 
         Returns
@@ -103,7 +103,7 @@ class SparseTensor:
         return values.reshape(self.shape)
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of the data."""
         return len(self.data)
 
@@ -121,7 +121,7 @@ def sparse_nbytes(tensor):
     return _smallest(len(values), _positions(values))[1]
 
 
-def sparse_size(module):
+def sparse_size(module: torch.nn.Module) -> int:
     """Return the bytes of a module whose weights are stored as :class:`SparseTensor`.
 
     Parameters

@@ -28,7 +28,7 @@ def _weight_names(module):
     return []
 
 
-def quantizable_weights(module):
+def quantizable_weights(module: nn.Module) -> dict[str, int]:
     """Return the weights that can be quantized.
 
     These are the weights of Linear, Bilinear, Conv1-3d, ConvTranspose1-3d, Embedding, EmbeddingBag,
@@ -57,7 +57,7 @@ def quantizable_weights(module):
     return {name: axes[id(weight)] for name, weight in named if id(weight) in axes}
 
 
-def activation_targets(module):
+def activation_targets(module: nn.Module) -> dict[str, nn.Module]:
     """Return the modules whose input is quantized, by name: Linear, Conv and recurrent ones."""
     return {
         name: child
@@ -66,7 +66,7 @@ def activation_targets(module):
     }
 
 
-def is_reparametrized(module):
+def is_reparametrized(module: nn.Module) -> bool:
     """Tell whether a weight is computed from others, as by weight norm or by a mask of pruning.
 
     Parameters
@@ -86,7 +86,7 @@ def is_reparametrized(module):
     )
 
 
-def plain_copy(module):
+def plain_copy(module: nn.Module) -> nn.Module:
     """Return a copy in which weight norm, masks and other reparametrizations are plain weights.
 
     Parameters

@@ -28,7 +28,7 @@ FIT = {
     "infinity": (lambda X, y: {"X": change(X, np.inf)}, "Input X contains infinity"),
     "beyond float32": (lambda X, y: {"X": change(X.astype(float), 1e300)}, "too large for dtype"),
     "empty": (lambda X, y: {"X": X[:0], "y": y[:0]}, "0 sample"),
-    "text": (lambda X, y: {"X": X.astype(str)[:, :2] + "a"}, "Convert your data to numeric"),
+    "text": (lambda X, y: {"X": np.char.add(X[:, :2].astype(str), "a")}, "Convert your data to numeric"),
     "one class": (
         lambda X, y: {"y": np.full(400, "a")},
         "y has one class only.*at least two.*StratifiedKFold",

@@ -101,5 +101,5 @@ def test_representations_show_parameters_only():
         assert "_params_to_validate" not in text
         assert "module__hidden_sizes" in text
     assert clone(clf.estimator).get_params(deep=False) == clf.estimator.get_params(deep=False)
-    with pytest.raises(TypeError, match="modul__hidden"):
-        make_classifier(modul__hidden_sizes=(8,)).initialize()
+    with pytest.raises(ValueError, match="modul__hidden"):
+        make_classifier(modul__hidden_sizes=(8,), module__n_features=2, module__n_classes=2).initialize()

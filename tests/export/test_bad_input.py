@@ -167,7 +167,7 @@ def test_files_are_replaced_and_readable_as_the_umask_says(simple, simple_path, 
 def in_a_process(code, *arguments):
     """Run a script, and return how it ended."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

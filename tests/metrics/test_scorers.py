@@ -124,6 +124,7 @@ def test_routed_metadata(data):
             X,
             y,
             scoring=make_fairness_scorer(sensitive_features="group"),
+            params={},  # scikit-learn 1.6.0 takes no None with routing
             error_score="raise",
         )
     np.testing.assert_array_equal(scores["test_score"], same["test_score"])

@@ -15,7 +15,7 @@ weights = hnp.arrays(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     weight=weights,
     bits=st.integers(2, 16),
@@ -30,7 +30,7 @@ def test_codes_equal_numpy_given_the_scale(weight, bits, granularity, calibratio
     assert scale.numel() == (weight.shape[axis] if granularity == "per_channel" else 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(weight=weights, bits=st.integers(2, 16), axis=st.integers(0, 1))
 def test_minmax_scale_equals_numpy(weight, bits, axis):
     q = np.float32(2 ** (bits - 1) - 1)

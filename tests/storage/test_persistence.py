@@ -33,7 +33,7 @@ with open("model", "rb") as file:
     model = library.load(file)
 np.save("found.npy", model.predict_proba(np.load("X.npy")))
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=1200)
     np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), fitted.predict_proba(X))
 
 

@@ -146,7 +146,7 @@ for _ in range(20):
 np.testing.assert_array_equal(model.predict_proba(data["X"]), data["expected"])
 assert len(seen) == 20 * -(-len(data["X"]) // 128)
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=1200)
 
 
 class Subclass(QuantizedClassifier):

@@ -70,7 +70,7 @@ def test_the_wrapper_of_compile_is_left_out(problem):
 def test_images_in_the_layout_of_their_channels():
     X = np.random.default_rng(0).normal(size=(20, 3, 8, 8)).astype(np.float32)
     y = np.arange(20) % 2
-    module = ConvNet(3, 2, widths=(4, 8)).to(memory_format=torch.channels_last)
+    module = ConvNet(3, 2, widths=(8, 16)).to(memory_format=torch.channels_last)
     clf = QuantizedClassifier(make_classifier(module, max_epochs=1), random_state=0).fit(X, y)
     loaded = saved(clf, QuantizedClassifier)
     for found, expected in zip(
