@@ -9,6 +9,7 @@ __all__ = [
     "check_aligned",
     "check_length",
     "check_no_missing",
+    "check_rows",
     "check_sample_shape",
     "check_weights",
     "positions",
@@ -99,6 +100,17 @@ def check_aligned(reference, features, name, reference_name):
             f"{name} has the index of {reference_name} in another order, but rows go by position; "
             f"align it first: {name}.loc[{reference_name}.index]."
         )
+
+
+def check_rows(**arguments):
+    """Raise if pandas objects among the arguments, by name, have the same index in another order."""
+    indexed = [
+        (name, value)
+        for name, value in arguments.items()
+        if isinstance(getattr(value, "index", None), pd.Index)
+    ]
+    for name, value in indexed[1:]:
+        check_aligned(indexed[0][1], value, name, indexed[0][0])
 
 
 def cast(X, dtype):

@@ -17,6 +17,7 @@ __all__ = [
     "ParityWarning",
     "SmallCellWarning",
     "SmallGroupWarning",
+    "UnknownLabelWarning",
     "UntrainedNetworkError",
 ]
 
@@ -31,6 +32,10 @@ class ModuleOutputError(ValueError):
 
 class EmptyGroupWarning(UndefinedMetricWarning):
     """A group has no sample, hence no accuracy, and is left out of a metric."""
+
+
+class UnknownLabelWarning(UndefinedMetricWarning):
+    """Predictions have labels that the true ones lack."""
 
 
 class CacheBypassWarning(UserWarning):

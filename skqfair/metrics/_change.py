@@ -5,8 +5,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from skqfair._groups import encode_groups
-from skqfair._validation import check_aligned
-from skqfair.metrics._counts import correct_predictions
+from skqfair._validation import check_rows
+from skqfair.metrics._counts import correct_predictions, equal_labels
 from skqfair.metrics._intervals import check_confidence
 
 __all__ = ["change_report", "excess_accuracy_gap", "prediction_flip_rate"]
@@ -59,9 +59,14 @@ def change_report(y_true, y_pred_float, y_pred_quantized, *, sensitive_features,
     b                        2     1       0    -0.5
     """
     check_confidence(confidence)
-    before = correct_predictions(y_true, y_pred_float, ("y_true", "y_pred_float"))
-    after = correct_predictions(y_true, y_pred_quantized, ("y_true", "y_pred_quantized"))
-    check_aligned(y_true, sensitive_features, "sensitive_features", "y_true")
+    before = correct_predictions(y_true, y_pred_float, "y_pred_float")
+    after = correct_predictions(y_true, y_pred_quantized, "y_pred_quantized")
+    check_rows(
+        y_true=y_true,
+        y_pred_float=y_pred_float,
+        y_pred_quantized=y_pred_quantized,
+        sensitive_features=sensitive_features,
+    )
     groups = encode_groups(sensitive_features, len(before))
     n_groups = len(groups.index)
     count = np.bincount(groups.codes, minlength=n_groups)
@@ -69,14 +74,15 @@ def change_report(y_true, y_pred_float, y_pred_quantized, *, sensitive_features,
     gained = np.bincount(groups.codes[after & ~before], minlength=n_groups)
     z = norm.ppf(1 - (1 - confidence) / n_groups / 2)
     up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
+    change = (gained - lost) / count
     half = z * np.sqrt((up + down - (up - down) ** 2) / (count + 2))
     columns = {
         "count": count,
         "lost": lost,
         "gained": gained,
-        "change": (gained - lost) / count,
-        "change_low": np.clip(up - down - half, -1, 1),
-        "change_high": np.clip(up - down + half, -1, 1),
+        "change": change,
+        "change_low": np.minimum(np.clip(up - down - half, -1, 1), change),
+        "change_high": np.maximum(np.clip(up - down + half, -1, 1), change),
     }
     report = pd.DataFrame(columns, index=groups.index)
     report.attrs.update(change=float((gained - lost).sum() / count.sum()), confidence=confidence)
@@ -153,9 +159,14 @@ def prediction_flip_rate(y_pred_float, y_pred_quantized, *, sensitive_features=N
     0.25
     """
     names = ("y_pred_float", "y_pred_quantized")
-    flipped = ~correct_predictions(y_pred_float, y_pred_quantized, names)
+    flipped = ~equal_labels(y_pred_float, y_pred_quantized, names)
     if sensitive_features is None:
         return float(flipped.mean())
+    check_rows(
+        y_pred_float=y_pred_float,
+        y_pred_quantized=y_pred_quantized,
+        sensitive_features=sensitive_features,
+    )
     groups = encode_groups(sensitive_features, len(flipped))
     rates = np.bincount(groups.codes, flipped) / np.bincount(groups.codes)
     return pd.Series(rates, index=groups.index, name="flip_rate")

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from skqfair._groups import encode_groups
-from skqfair._validation import as_labels, check_aligned, check_length, check_no_missing, check_weights
-from skqfair.exceptions import EmptyGroupWarning
+from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
+from skqfair.exceptions import EmptyGroupWarning, UnknownLabelWarning
 
-__all__ = ["GroupCounts", "correct_predictions", "count_groups"]
+__all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,46 @@ class GroupCounts:
         return float(np.ptp(self.accuracy)) if len(self.count) > 1 else 0.0
 
 
-def correct_predictions(y_true, y_pred, names=("y_true", "y_pred")):
+def correct_predictions(y_true, y_pred, name="y_pred"):
+    """Return where predictions are right, shape (n,), after checking that they can be.
+
+    Raises
+    ------
+    ValueError
+        If no prediction is a label of ``y_true``: they are in another coding.
+
+    Warns
+    -----
+    UnknownLabelWarning
+        If some are not, and ``y_true`` has several labels.
+    """
+    correct = equal_labels(y_true, y_pred, ("y_true", name))
+    y_true, y_pred = as_labels(y_true, "y_true"), as_labels(y_pred, name)
+    unknown = [label for label in pd.unique(y_pred[~correct]) if not (y_true == label).any()]
+    if not unknown:
+        return correct
+    if len(unknown) == len(pd.unique(y_pred)):
+        raise ValueError(
+            f"{name} shares no label with y_true: it has {_some(unknown)}, y_true {_some(y_true)}. Pass "
+            "labels in the same coding (a bare skorch net predicts positions in classes_)."
+        )
+    if len(pd.unique(y_true)) == 1:  # one class by itself: no coding to compare
+        return correct
+    warnings.warn(
+        f"{name} has labels that y_true lacks: {_some(unknown)}; they count as wrong.",
+        UnknownLabelWarning,
+        stacklevel=4,
+    )
+    return correct
+
+
+def _some(labels):
+    return pd.unique(np.asarray(labels))[:5].tolist()
+
+
+def equal_labels(y_true, y_pred, names):
     """Return where two label arrays agree, shape (n,), after checking that they can be compared."""
+    check_rows(**dict(zip(names, (y_true, y_pred), strict=True)))
     y_true, y_pred = as_labels(y_true, names[0]), as_labels(y_pred, names[1])
     check_length(y_pred, len(y_true), names[1])
     kinds = [_label_kind(labels, name) for labels, name in zip((y_true, y_pred), names, strict=True)]
@@ -89,7 +127,7 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     sensitive_features : array-like of shape (n,) or (n, k)
         Group labels, see :func:`skqfair._validation.encode_groups`.
     sample_weight : array-like of shape (n,), optional
-        Weights.
+        Weights, scaled here to a largest of 1.
 
     Returns
     -------
@@ -99,8 +137,12 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     correct = correct_predictions(y_true, y_pred)
     if sensitive_features is None:
         raise ValueError("sensitive_features must be given: one group label for each sample.")
-    for labels, name in ((y_true, "y_true"), (y_pred, "y_pred")):
-        check_aligned(labels, sensitive_features, "sensitive_features", name)
+    check_rows(
+        y_true=y_true,
+        y_pred=y_pred,
+        sensitive_features=sensitive_features,
+        sample_weight=sample_weight,
+    )
     groups = encode_groups(sensitive_features, len(correct))
     weights = check_weights(sample_weight, len(correct))
     n_groups = len(groups.index)
@@ -108,6 +150,7 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     count = table.sum(1)
     if weights is None:
         return GroupCounts(groups.index, count, count, table[:, 1], count.astype(float))
+    weights = weights / weights.max()  # squares of tiny and huge ones leave the range of floats
     total = np.bincount(groups.codes, weights)
     keep = total > 0
     if not keep.all():

@@ -167,11 +167,16 @@ def model_report(
             "worst_accuracy": float(report["accuracy"].min()),
             "flip_rate": prediction_flip_rate(base, y_pred),
             "excess_accuracy_gap": float(excess.max()),
-            "excess_group": _name(excess.idxmax()) if excess.any() else "",
+            "excess_group": _names(excess.index[excess >= excess.max() - 1e-12]) if excess.any() else "",
         }
     table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype=object))
     table.attrs.update(reference=reference, confidence=confidence)
     return table
+
+
+def _names(groups):
+    """Return the name of the group, of several at the same value all of them."""
+    return _name(groups[0]) if len(groups) == 1 else " and ".join(str(_name(g)) for g in groups)
 
 
 def _name(group):

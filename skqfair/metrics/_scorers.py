@@ -108,6 +108,12 @@ class _GroupMetric:
                 "search.fit(X, y, sensitive_features=...), or to cross_validate as params."
             )
         if self.pos_label is not None:
+            found = pd.unique(np.concatenate([np.asarray(y, dtype=object) for y in (y_true, y_pred)]))
+            if not (found == self.pos_label).any():
+                raise ValueError(
+                    f"pos_label={self.pos_label!r} is no label of this data: y_true and y_pred have "
+                    f"{sorted(found[:5].tolist(), key=str)}; every rate would be 0, and every gap."
+                )
             y_true, y_pred = (np.asarray(labels) == self.pos_label for labels in (y_true, y_pred))
             y_true, y_pred = y_true.astype(int), y_pred.astype(int)
         elif _counts_ones(self.metric) and np.asarray(y_true).dtype.kind not in "iufb":

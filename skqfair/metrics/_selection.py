@@ -65,13 +65,13 @@ class _SmallestWithin:
         return f"smallest_within(accuracy_drop={self.accuracy_drop}, fvo={self.fvo})"
 
     def __call__(self, cv_results):
-        size = -self._mean(cv_results, self.size, "model_size_scorer")
+        size = -self._mean(cv_results, self.size, "model_size_scorer", negated=True)
         accuracy = self._mean(cv_results, self.accuracy, "'accuracy'")
         usable = np.isfinite(size) & np.isfinite(accuracy)
         excess = np.full(len(size), -np.inf)
         fvo = None
         if self.fvo is not None:
-            fvo = -self._mean(cv_results, self.fvo_score, "make_fairness_scorer(...)")
+            fvo = -self._mean(cv_results, self.fvo_score, "make_fairness_scorer(...)", negated=True)
             usable &= np.isfinite(fvo)
             excess = np.maximum(excess, fvo - self.fvo)
         if not usable.any():
@@ -96,7 +96,7 @@ class _SmallestWithin:
         )
         return best
 
-    def _mean(self, cv_results, name, scorer):
+    def _mean(self, cv_results, name, scorer, negated=False):
         key = f"mean_test_{name}"
         if key not in cv_results:
             scorers = sorted(k[10:] for k in cv_results if k.startswith("mean_test_"))
@@ -104,7 +104,13 @@ class _SmallestWithin:
                 f"smallest_within needs a scorer named {name!r}, got {scorers}; "
                 f"add scoring={{{name!r}: {scorer}, ...}} or give its name."
             )
-        return np.asarray(cv_results[key], dtype=float)
+        means = np.asarray(cv_results[key], dtype=float)
+        if negated and (means > 1e-12).any():
+            raise ValueError(
+                f"the scores {name!r} must be minus the value, so that a search prefers the smaller; "
+                f"got {means[means > 0].max():.4g}. Make them with {scorer}, greater_is_better=False."
+            )
+        return means
 
 
 def _describe(cv_results, index):
