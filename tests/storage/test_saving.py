@@ -28,10 +28,8 @@ from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics
 from skqfair.networks import MLP, make_classifier
 
 OWN = {
-    QuantizedClassifier: "skqfair.classifiers._quantized.QuantizedClassifier",
-    FairQATClassifier: "skqfair.classifiers._fair_qat.FairQATClassifier",
-    PrunedClassifier: "skqfair.classifiers._pruned.PrunedClassifier",
-    QuantizationDiagnostics: "skqfair.diagnostics._transformer.QuantizationDiagnostics",
+    cls: f"skqfair.{cls.__name__}"
+    for cls in (QuantizedClassifier, FairQATClassifier, PrunedClassifier, QuantizationDiagnostics)
 }
 LOW = {"weight_bits": 3, "activation_bits": 6, "random_state": 0}
 
@@ -247,11 +245,11 @@ def test_another_format_is_refused_with_both_versions(problem, monkeypatch):
     X, y, _ = problem
     clf = QuantizedClassifier(small(), random_state=0).fit(X, y)
     with monkeypatch.context() as other:
-        other.setattr("skqfair.storage._saved_state._FORMAT", 2)
+        other.setattr("skqfair.storage._saved_state._FORMAT", 1)
         other.setattr("skqfair.storage._saved_state.__version__", "9.9")
         data, pickled = skops.io.dumps(clf), pickle.dumps(clf)
     message = (
-        r"saved by skqfair 9\.9 in format 2; skqfair .* reads format 1\. Load it with skqfair==9\.9"
+        r"saved by skqfair 9\.9 in format 1; skqfair .* reads format 2\. Load it with skqfair==9\.9"
     )
     for load in (
         lambda: pickle.loads(pickled),
