@@ -61,7 +61,7 @@ class _Decoder:
         kind, reference, state = self.nodes[0]
         if kind != "instance" or self._global(reference) is not type(estimator):
             raise ValueError("it was saved as an estimator of another class.")
-        self.busy.add(0)
+        self.made[0] = estimator
         vars(estimator).update(self._value(state))
 
     def _value(self, value):
@@ -71,10 +71,13 @@ class _Decoder:
         if type(i) is not int or not 0 <= i < len(self.nodes) or i in self.busy:
             raise ValueError(f"there is no node {i!r}, or it contains itself.")
         if i not in self.made:
-            self.busy.add(i)
             kind, *parts = self.nodes[i]
-            self.made[i] = getattr(self, f"_make_{kind}")(*parts)
-            self.busy.remove(i)
+            if kind == "instance":  # what is inside may refer back to it
+                self._instance(i, *parts)
+            else:
+                self.busy.add(i)
+                self.made[i] = getattr(self, f"_make_{kind}")(*parts)
+                self.busy.remove(i)
         return self.made[i]
 
     def _values(self, values):
@@ -103,6 +106,8 @@ class _Decoder:
         return partial(self._value(function), *self._values(args), **self._pairs(keywords))
 
     def _make_text(self, kind, text):
+        if kind == "missing":
+            return pd.NA
         return {"path": Path, "device": _usable_device, "dtype": _dtype, "numpy": np.dtype}[kind](text)
 
     def _make_tensor(self, position, dtype, device, trainable, is_parameter, channels_last):
@@ -152,11 +157,12 @@ class _Decoder:
             return pd.CategoricalDtype(self._value(categories), ordered)
         return self._value(values).dtype if dtype is None else dtype
 
-    def _make_instance(self, reference, state):
-        cls, state = self._global(reference), self._value(state)
-        if not (is_instance_class(cls) and type(state) is dict):
+    def _instance(self, i, reference, state):
+        cls = self._global(reference)
+        if not is_instance_class(cls):
             raise ValueError(f"{cls!r} is no class of objects with attributes.")
-        made = object.__new__(cls)
+        self.made[i] = made = object.__new__(cls)
+        state = self._value(state)
         if hasattr(cls, "__setstate__") and not is_saved_by_attributes(cls):
             made.__setstate__(state)
         else:
@@ -166,7 +172,6 @@ class _Decoder:
             made.device = made.device if usable == str(made.device) else usable
         if isinstance(made, nn.Module):
             keep_hooks(made)
-        return made
 
 
 def _dtype(name):

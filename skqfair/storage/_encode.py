@@ -82,6 +82,8 @@ class _Encoder:
         if DICTS.get(cls.__name__) is cls:
             default = self.value(getattr(obj, "default_factory", None))
             return ["dict", cls.__name__, self._pairs(obj), default]
+        if obj is pd.NA:
+            return ["text", "missing", ""]
         if isinstance(obj, np.dtype) and not obj.names:
             return ["text", "numpy", obj.str]
         if isinstance(obj, (partial, torch.dtype, torch.device, PurePath)):
@@ -195,10 +197,14 @@ class _Encoder:
         cls = type(obj)
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
             self._refuse("a parametrization", "remove it with remove_parametrizations, or use joblib.")
-        if isinstance(obj, BaseEstimator) and cls.__module__.split(".")[0] == "sklearn":
+        if (
+            isinstance(obj, BaseEstimator)
+            and cls.__module__.startswith("sklearn.")
+            and not library_name(cls)
+        ):
             return self._object(obj)  # the format knows it
         if not is_instance_class(cls):
-            self._refuse(f"{getattr(obj, '__qualname__', None) or f'a {cls.__qualname__}'}")
+            self._refuse(getattr(obj, "__qualname__", f"an object of {cls.__qualname__}"))
         if not is_saved_by_attributes(cls) and (
             cls.__reduce_ex__ is not object.__reduce_ex__
             or cls.__reduce__ is not object.__reduce__
@@ -208,6 +214,7 @@ class _Encoder:
         state = vars(obj) if is_saved_by_attributes(cls) else cls.__getstate__(obj)
         if not isinstance(state, dict):
             self._refuse(f"a {cls.__name__} whose state is no dict")
+        self.nodes[self._positions[id(obj)]] = []  # what is inside may refer back to it
         return ["instance", self._reference(cls), self.value(dict(state))]
 
 
