@@ -6,3 +6,6 @@ from skqfair.classifiers._pruned import PrunedClassifier
 from skqfair.classifiers._quantized import QuantizedClassifier
 
 __all__ = ["FairQATClassifier", "NetworkClassifier", "PrunedClassifier", "QuantizedClassifier"]
+
+for _class in (FairQATClassifier, PrunedClassifier, QuantizedClassifier):
+    _class.__module__ = "skqfair"  # the name in saved files, which no move of a file changes

@@ -7,6 +7,7 @@ from skqfair.curvature import (
     per_sample_gradient_norms,
 )
 from skqfair.diagnostics._transformer import QuantizationDiagnostics
+from skqfair.diagnostics._versions import Version
 
 __all__ = [
     "QuantizationDiagnostics",
@@ -15,3 +16,6 @@ __all__ = [
     "group_hessian_trace",
     "per_sample_gradient_norms",
 ]
+
+QuantizationDiagnostics.__module__ = "skqfair"  # the names in saved files, which no move changes
+Version.__module__ = "skqfair.diagnostics"

@@ -1,7 +1,7 @@
 """Small built-in torch modules, and all that knows skorch: batches, training, fine-tuning."""
 
 from skqfair.networks._batches import BatchLoader, TensorData
-from skqfair.networks._convnet import ConvNet
+from skqfair.networks._convnet import ConvNet, ResidualBlock
 from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._mlp import MLP
@@ -23,3 +23,6 @@ __all__ = [
     "prediction_view",
     "tensor_training",
 ]
+
+for _class in (BatchLoader, ConvNet, MLP, ResidualBlock, TensorData, TensorNetClassifier):
+    _class.__module__ = "skqfair.networks"  # the name in saved files, which no move of a file changes

@@ -7,7 +7,7 @@ from skqfair.networks._mlp import check_sizes
 __all__ = ["ConvNet"]
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with BatchNorm and a shortcut."""
 
     def __init__(self, n_in, n_out, stride):
@@ -76,7 +76,7 @@ class ConvNet(nn.Module):
         for stage, n_out in enumerate(widths):
             for block in range(blocks_per_stage):
                 stride = 2 if stage and not block else 1
-                blocks.append(_ResidualBlock(width, n_out, stride))
+                blocks.append(ResidualBlock(width, n_out, stride))
                 width = n_out
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -61,3 +61,6 @@ __all__ = [
     "sparse_size",
     "unpack",
 ]
+
+for _class in (ActivationQuantizer, QuantizedTensor):
+    _class.__module__ = "skqfair.quantization"  # the name in saved files, which no move changes

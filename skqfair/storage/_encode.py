@@ -1,56 +1,46 @@
 """An estimator with its networks as one table of plain values, for formats that know no torch.
 
-The table has a node for every object, so that what is shared stays shared and cycles end. A node is a
-list whose first item is its kind; a value inside is a number, string or None, or ``[i]``, the i-th
-node. Arrays, the user's own classes and functions, and what the format itself can store go into a list
-of objects, which the format checks as it checks everything; nodes refer to them by position.
+The table has a node for every object, so that what is shared stays shared. A node is a list whose first
+item is its kind; a value inside is a number, string or None, or ``[i]``, the i-th node. Arrays and the
+user's own classes and functions go into a list of objects, which the format checks; nodes refer to them
+by position. What is of no kind is refused.
 """
 
 import copyreg
 import json
 import pickle
 import sys
+from collections import OrderedDict, defaultdict
 from contextlib import contextmanager
-from enum import Enum
 from functools import partial
 from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
+from skorch.history import History
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 
-from skqfair.storage._allowed_names import library_name
+from skqfair.storage._allowed_names import is_instance_class, library_name
 
-__all__ = ["encode", "is_saved_by_attributes"]
+__all__ = ["DICTS", "LISTS", "encode", "is_saved_by_attributes"]
 
+LISTS = {cls.__name__: cls for cls in (list, tuple, set, frozenset, torch.Size, History)}
+DICTS = {cls.__name__: cls for cls in (dict, OrderedDict, defaultdict)}
 _UNSIGNED = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def encode(estimator):
-    """Return the attributes of an estimator as ``(table, objects)``.
-
-    Parameters
-    ----------
-    estimator : object
-        Its attributes may hold networks, tensors, frames, other estimators.
-
-    Returns
-    -------
-    table : str
-        The nodes, in JSON; the first is the estimator.
-    objects : list
-        Arrays, the user's classes and functions, and objects of other kinds.
+    """Return the attributes of an estimator as ``(table, objects)``, JSON and a list.
 
     Raises
     ------
     TypeError
-        If something cannot be found again by its name, or is no plain value; the message says where
-        it is.
+        If something is of no kind that can be saved; the message says where it is.
     """
     encoder = _Encoder()
     encoder.value(estimator)
@@ -58,10 +48,7 @@ def encode(estimator):
 
 
 def is_saved_by_attributes(cls):
-    """Tell whether objects of a class are stored past their own pickling.
-
-    That of a skorch net hides a pickle; estimators are part of the same table.
-    """
+    """Tell whether the methods of a class for pickling are passed over: skorch's hide a pickle."""
     return issubclass(cls, NeuralNet) or hasattr(cls, "_is_saved_by_attributes")
 
 
@@ -81,15 +68,34 @@ class _Encoder:
             self._kept.append(obj)  # its id must not be used again
             self.nodes.append(None)
             self.nodes[position] = self._node(obj)
+        if self.nodes[self._positions[id(obj)]] is None:
+            self._refuse(f"a {type(obj).__name__} that contains itself")
         return [self._positions[id(obj)]]
 
     def _node(self, obj):
+        cls = type(obj)
         for kinds, node in _NODES:
             if isinstance(obj, kinds):
                 return node(self, obj)
+        if LISTS.get(cls.__name__) is cls:
+            return ["list", cls.__name__, self._values(obj)]
+        if DICTS.get(cls.__name__) is cls:
+            default = self.value(getattr(obj, "default_factory", None))
+            return ["dict", cls.__name__, self._pairs(obj), default]
+        if obj is pd.NA:
+            return ["text", "missing", ""]
+        if isinstance(obj, np.dtype) and not obj.names:
+            return ["text", "numpy", obj.str]
+        if isinstance(obj, (partial, torch.dtype, torch.device, PurePath)):
+            if cls is partial:
+                return [
+                    "partial",
+                    self.value(obj.func),
+                    self._values(obj.args),
+                    self._pairs(obj.keywords),
+                ]
+            return ["text", "path" if isinstance(obj, PurePath) else cls.__name__, str(obj)]
         return self._instance(obj)
-
-    # ------------------------------------------------------------- helpers
 
     def _values(self, items):
         found = []
@@ -134,28 +140,8 @@ class _Encoder:
         self.objects.append(obj)
         return len(self.objects) - 1
 
-    def _attributes(self, obj):
-        return self.value(vars(obj)) if getattr(obj, "__dict__", None) else None
-
-    # ---------------------------------------------------------------- kinds
-
     def _global(self, obj):
         return ["global", self._reference(obj)]
-
-    def _method(self, obj):
-        self._refuse(f"the bound method {obj.__qualname__}")
-
-    def _partial(self, obj):
-        return ["partial", self.value(obj.func), self._values(obj.args), self._pairs(obj.keywords)]
-
-    def _member(self, obj):
-        return ["member", self._reference(type(obj)), obj.name]
-
-    def _path_of(self, obj):
-        return ["path", str(obj)]
-
-    def _torch(self, obj):
-        return ["torch", type(obj).__name__, str(obj)]
 
     def _tensor(self, obj):
         if nn.parameter.is_lazy(obj):
@@ -176,129 +162,69 @@ class _Encoder:
     def _array(self, obj):
         if obj.dtype == object and type(obj) is np.ndarray:
             return ["objects", list(obj.shape), self._values(obj.ravel().tolist())]
-        return self._other(obj)
+        return self._object(obj)
+
+    def _object(self, obj):
+        return ["object", self._stored(obj)]
 
     def _scalar(self, obj):
-        if obj.dtype.kind in "biuf" and obj.dtype.itemsize <= 8:
-            return ["scalar", obj.dtype.name, obj.item()]
-        return self._other(obj)
-
-    def _dtype(self, obj):
-        return self._other(obj) if obj.names else ["dtype", obj.str]
+        return ["scalar", self._stored(np.asarray(obj))]
 
     def _index(self, obj):
         if isinstance(obj, pd.MultiIndex):
-            codes = [np.asarray(c) for c in obj.codes]
-            return ["multiindex", self._values(obj.levels), self._values(codes), self._values(obj.names)]
-        return ["index", self._column(obj), self.value(obj.name)]
+            levels = [obj.get_level_values(i) for i in range(obj.nlevels)]
+            return ["multiindex", self._values(levels), self._values(obj.names)]
+        return ["index", *self._column(obj), self.value(obj.name)]
 
     def _series(self, obj):
-        parts = [self.value(obj.index), self._column(obj), self.value(obj.name)]
-        return ["series", *parts, self.value(obj.attrs)]
+        parts = [self.value(obj.index), self.value(obj.name), self.value(obj.attrs)]
+        return ["series", *self._column(obj), *parts]
 
     def _frame(self, obj):
         columns = [self._column(obj.iloc[:, i]) for i in range(obj.shape[1])]
-        return ["frame", self.value(obj.index), self.value(obj.columns), columns, self.value(obj.attrs)]
+        return ["frame", columns, self.value(obj.index), self.value(obj.columns), self.value(obj.attrs)]
 
     def _column(self, obj):
         """Return the values of a Series or Index, with the dtype that numpy lacks."""
         if isinstance(obj.dtype, np.dtype):
             return [self.value(obj.to_numpy()), None]
+        dtype = str(obj.dtype)
         if isinstance(obj.dtype, pd.CategoricalDtype):
-            codes = np.asarray(obj.codes if isinstance(obj, pd.Index) else obj.cat.codes)
             dtype = [self.value(obj.dtype.categories), obj.dtype.ordered]
-            return [self.value(codes), dtype]
-        return [self.value(obj.to_numpy(dtype=object)), str(obj.dtype)]
-
-    def _tuple(self, obj):
-        cls = None if type(obj) is tuple else self._reference(type(obj))
-        return ["tuple", cls, self._values(obj)]
-
-    def _missing(self, obj):
-        return ["missing"]
-
-    def _frozenset(self, obj):
-        return ["frozenset", self._values(obj)]
-
-    def _list(self, obj):
-        cls = None if type(obj) is list else self._reference(type(obj))
-        return ["list", cls, self._values(list.__iter__(obj)), self._attributes(obj)]
-
-    def _set(self, obj):
-        cls = None if type(obj) is set else self._reference(type(obj))
-        return ["set", cls, self._values(set.__iter__(obj)), self._attributes(obj)]
-
-    def _dict(self, obj):
-        cls = None if type(obj) is dict else self._reference(type(obj))
-        default = self.value(getattr(obj, "default_factory", None))
-        return ["dict", cls, self._pairs(obj), self._attributes(obj), default]
+        return [self.value(obj.to_numpy(dtype=object)), dtype]
 
     def _instance(self, obj):
-        cls, reparametrized = type(obj), []
+        cls = type(obj)
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
-            cls = parametrize.type_before_parametrizations(obj)
-            reparametrized = list(obj.parametrizations)
-        if is_saved_by_attributes(cls):
-            state = dict(vars(obj))
-        elif _is_plain(cls):
-            state = cls.__getstate__(obj)
-        elif isinstance(obj, nn.Module):
+            self._refuse("a parametrization", "remove it with remove_parametrizations, or use joblib.")
+        if (
+            isinstance(obj, BaseEstimator)
+            and cls.__module__.startswith("sklearn.")
+            and not library_name(cls)
+        ):
+            return self._object(obj)  # the format knows it
+        if not is_instance_class(cls):
+            self._refuse(getattr(obj, "__qualname__", f"an object of {cls.__qualname__}"))
+        if not is_saved_by_attributes(cls) and (
+            cls.__reduce_ex__ is not object.__reduce_ex__
+            or cls.__reduce__ is not object.__reduce__
+            or cls in copyreg.dispatch_table
+        ):
             self._refuse(f"a {cls.__name__}, which pickles in its own way,")
-        else:
-            return self._other(obj)
-        if isinstance(obj, nn.Module) and isinstance(state, dict):
-            state = _without_compatibility(state)
-        return ["instance", self._reference(cls), reparametrized, self.value(state)]
-
-    def _other(self, obj):
-        """Leave it to the format."""
-        return ["object", self._stored(obj)]
+        state = vars(obj) if is_saved_by_attributes(cls) else cls.__getstate__(obj)
+        if not isinstance(state, dict):
+            self._refuse(f"a {cls.__name__} whose state is no dict")
+        self.nodes[self._positions[id(obj)]] = []  # what is inside may refer back to it
+        return ["instance", self._reference(cls), self.value(dict(state))]
 
 
 _NODES = [  # the first that fits
     ((type, FunctionType, BuiltinFunctionType), _Encoder._global),
-    (MethodType, _Encoder._method),
-    (Enum, _Encoder._member),
     (torch.Tensor, _Encoder._tensor),
-    ((torch.dtype, torch.device), _Encoder._torch),
     (np.ndarray, _Encoder._array),
     (np.generic, _Encoder._scalar),
-    (np.dtype, _Encoder._dtype),
+    ((np.random.RandomState, np.random.Generator), _Encoder._object),
     (pd.DataFrame, _Encoder._frame),
     (pd.Series, _Encoder._series),
     (pd.Index, _Encoder._index),
-    (type(pd.NA), _Encoder._missing),
-    (partial, _Encoder._partial),
-    (PurePath, _Encoder._path_of),
-    (tuple, _Encoder._tuple),
-    (frozenset, _Encoder._frozenset),
-    (list, _Encoder._list),
-    (set, _Encoder._set),
-    (dict, _Encoder._dict),
 ]
-
-
-def _is_plain(cls):
-    """Tell whether objects of a class are what their state says, and no concern of the format."""
-    if issubclass(cls, BaseEstimator) and cls.__module__.startswith("sklearn."):
-        return library_name(cls) is not None  # else the format knows it
-    try:
-        object.__new__(cls)
-    except TypeError:
-        return False
-    reduces = cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
-    return not reduces and cls not in copyreg.dispatch_table
-
-
-def _without_compatibility(state):
-    """Drop torch's hooks that translate old names of a norm: local functions, needless here."""
-    name = "_load_state_dict_pre_hooks"
-    if name not in state:
-        return state
-    module = parametrizations.__name__
-    kept = {
-        key: hook
-        for key, hook in state[name].items()
-        if getattr(getattr(hook, "hook", hook), "__module__", "") != module
-    }
-    return {**state, name: type(state[name])(kept)}

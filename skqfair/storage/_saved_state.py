@@ -10,7 +10,7 @@ from skqfair.storage._encode import encode
 
 __all__ = ["SavedState"]
 
-_FORMAT = 1  # one more whenever a file of before can no longer be read
+_FORMAT = 2  # one more whenever a file of before can no longer be read
 _STAMP = ("_skqfair_version", "_skqfair_format")
 
 

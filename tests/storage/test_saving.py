@@ -1,7 +1,9 @@
 """skops files: what must be trusted, and that all is the same afterwards."""
 
 import copy
+import importlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -25,13 +27,12 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics, QuantizedClassifier
-from skqfair.networks import MLP, make_classifier
+from skqfair.networks import MLP, ConvNet, make_classifier
+from skqfair.storage._allowed_names import PUBLIC_NAMES, library_object
 
 OWN = {
-    QuantizedClassifier: "skqfair.classifiers._quantized.QuantizedClassifier",
-    FairQATClassifier: "skqfair.classifiers._fair_qat.FairQATClassifier",
-    PrunedClassifier: "skqfair.classifiers._pruned.PrunedClassifier",
-    QuantizationDiagnostics: "skqfair.diagnostics._transformer.QuantizationDiagnostics",
+    cls: f"skqfair.{cls.__name__}"
+    for cls in (QuantizedClassifier, FairQATClassifier, PrunedClassifier, QuantizationDiagnostics)
 }
 LOW = {"weight_bits": 3, "activation_bits": 6, "random_state": 0}
 
@@ -228,12 +229,13 @@ def local():
     ("value", "message"),
     [
         (lambda x: x, "<lambda>.*top level of a module"),
-        (local()(), "local.*Local.*top level of a module"),
-        (nn.Linear(2, 2).train, "bound method Module.train"),
+        (local(), "local.*Local.*top level of a module"),
+        (local()(), "an object of local.*Local"),
+        (nn.Linear(2, 2).train, "Module.train cannot be saved without pickle; remove it"),
         (torch.ones(2, 2).to_sparse(), "a tensor of torch.sparse_coo"),
         (nn.LazyLinear(2).weight, "lazy parameter"),
     ],
-    ids=["lambda", "local class", "method", "sparse", "lazy"],
+    ids=["lambda", "local class", "object", "method", "sparse", "lazy"],
 )
 def test_what_cannot_be_saved_is_said_where_it_is(value, message):
     with pytest.raises(TypeError, match=rf"estimator > module > .*0.*extra > deep > 0: .*{message}"):
@@ -247,11 +249,11 @@ def test_another_format_is_refused_with_both_versions(problem, monkeypatch):
     X, y, _ = problem
     clf = QuantizedClassifier(small(), random_state=0).fit(X, y)
     with monkeypatch.context() as other:
-        other.setattr("skqfair.storage._saved_state._FORMAT", 2)
+        other.setattr("skqfair.storage._saved_state._FORMAT", 1)
         other.setattr("skqfair.storage._saved_state.__version__", "9.9")
         data, pickled = skops.io.dumps(clf), pickle.dumps(clf)
     message = (
-        r"saved by skqfair 9\.9 in format 2; skqfair .* reads format 1\. Load it with skqfair==9\.9"
+        r"saved by skqfair 9\.9 in format 1; skqfair .* reads format 2\. Load it with skqfair==9\.9"
     )
     for load in (
         lambda: pickle.loads(pickled),
@@ -275,3 +277,23 @@ def test_another_version_of_the_same_format_is_read(problem, monkeypatch):
         data, pickled = skops.io.dumps(clf), pickle.dumps(clf)
     assert pickle.loads(pickled).weight_bits == 5
     assert skops.io.loads(data, trusted=[QuantizedClassifier]).weight_bits == 5
+
+
+def test_names_in_files_are_public(problem):
+    """Moving a file inside the package changes no saved file."""
+    X, y, _ = problem
+    for public in PUBLIC_NAMES:
+        module, _, name = public.rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+        assert (found.__module__, found.__qualname__) == (module, name)
+        assert library_object(public) is found
+        assert pickle.loads(pickle.dumps(found)) is found
+        assert "._" not in public
+    clf = QuantizedClassifier(small(), **LOW).fit(X, y)
+    images = QuantizedClassifier(make_classifier(ConvNet(3, 2)), random_state=0)
+    diagnostics = QuantizationDiagnostics(small(), weight_bits=[4], random_state=0)
+    diagnostics.fit(X, y, sensitive_features=X[:, 2] > 0)
+    for estimator in (clf, images, diagnostics):
+        names = set(re.findall(r'"(skqfair\.[^"]*)"', estimator.__getstate__()["table"]))
+        assert len(names) > 1
+        assert names <= PUBLIC_NAMES
