@@ -5,8 +5,7 @@ import copyreg
 from torch import nn
 
 from skqfair._version import __version__
-from skqfair.storage._decode import decode, keep_hooks
-from skqfair.storage._encode import encode
+from skqfair.storage._table import decode, encode, keep_hooks
 
 __all__ = ["SavedState"]
 

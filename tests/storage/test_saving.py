@@ -150,6 +150,20 @@ assert len(seen) == 20 * -(-len(data["X"]) // 128)
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=1200)
 
 
+def test_the_same_in_a_new_process(problem, fitted, tmp_path):
+    X, _, _ = problem
+    method = "transform" if isinstance(fitted, QuantizationDiagnostics) else "decision_function"
+    np.savez(tmp_path / "data.npz", X=X, expected=getattr(fitted, method)(X))
+    skops.io.dump(fitted, tmp_path / "model")
+    code = f"""
+import skops.io, numpy as np, torch
+torch.set_num_threads(1)
+model, data = skops.io.load("model", trusted=["{OWN[type(fitted)]}"]), np.load("data.npz")
+np.testing.assert_array_equal(model.{method}(data["X"]), data["expected"])
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+
+
 class Subclass(QuantizedClassifier):
     pass
 
