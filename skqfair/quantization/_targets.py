@@ -96,7 +96,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        With the same outputs.
+        A copy with the same outputs.
     """
     for child in module.modules():  # the older norms leave a graph on the weight: no copy takes that
         for hook in child._forward_pre_hooks.values():
