@@ -140,7 +140,7 @@ def input_quantizers(module: torch.nn.Module) -> dict[str, ActivationQuantizer]:
     Returns
     -------
     dict of str to ActivationQuantizer
-        By module name.
+        The quantizers, by module name.
     """
     return {
         name: hook

@@ -37,12 +37,12 @@ def check_bits(bits: int, name: str = "bits") -> int:
     Returns
     -------
     int
-        The same.
+        The bits, as a plain int.
 
     Raises
     ------
     ValueError
-        For anything else.
+        If ``bits`` is no whole number from 2 to 16.
     """
     if isinstance(bits, bool) or not isinstance(bits, numbers.Integral):
         raise ValueError(
@@ -68,7 +68,7 @@ def q_max(bits: int | np.ndarray | torch.Tensor) -> int | np.ndarray | torch.Ten
     Returns
     -------
     int or integer tensor
-        Of the shape of ``bits``.
+        The largest code, of the shape of ``bits``.
     """
     return 2 ** (bits - 1) - 1
 

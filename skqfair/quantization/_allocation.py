@@ -44,7 +44,7 @@ def allocate_bits(
     choices : sequence of int, default=(2, 3, 4, 6, 8)
         Bits to choose from, 2..16, in the order of the second axis of ``sensitivity``.
     return_gap : bool, default=False
-        Also return the gap.
+        Also return the proven gap to the optimum.
 
     Returns
     -------

@@ -31,7 +31,7 @@ class QuantizedModule:
     layer_bits : dict of str to (int or ndarray of int)
         Bits of every quantizable weight, 32 for float.
     activations : dict of str to ActivationQuantizer
-        By module name.
+        Quantizers of inputs, by module name.
     """
 
     module: torch.nn.Module
@@ -52,7 +52,7 @@ def convert(
     module : torch.nn.Module
         The float module, not changed.
     scheme : QuantizationScheme
-        What to quantize and how.
+        The bits of each layer, and how scales are found.
     statistics : dict of str to ActivationStatistics, optional
         From :func:`observe_activations`; needed for ``scheme.activation_bits``.
 

@@ -46,11 +46,11 @@ class FakeQuantization:
     module : torch.nn.Module
         Plain float module (see :func:`plain_copy`), trained in place.
     scheme : QuantizationScheme
-        What to quantize; its calibration re-estimates the scales.
+        The bits of each layer; its calibration re-estimates the scales.
     learned : bool, default=False
         Learn the scales by gradient instead.
     statistics : dict of str to ActivationStatistics, optional
-        Of the module; needed for ``scheme.activation_bits``.
+        Ranges of the inputs of the module; needed for ``scheme.activation_bits``.
     observe : callable, optional
         ``() -> statistics`` of the module as it is, to re-estimate the ranges of inputs.
     """

@@ -64,7 +64,7 @@ def prune(module: torch.nn.Module, amount: float = 0.5, *, scope: str = "global"
     ValueError
         For another amount or scope, or weights that are not finite or not there.
     TypeError
-        If the module is none.
+        If ``module`` is not a torch module.
 
     References
     ----------
@@ -119,7 +119,7 @@ def amount_for_size(module: torch.nn.Module, size: int, *, scope: str = "global"
     ValueError
         If the module does not fit even with a single weight left, or the size is no number.
     TypeError
-        If the module is none.
+        If ``module`` is not a torch module.
 
     Examples
     --------

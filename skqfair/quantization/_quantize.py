@@ -124,7 +124,7 @@ def channel_shape(tensor: torch.Tensor, axis: int) -> list[int]:
     Parameters
     ----------
     tensor : Tensor
-        With channels.
+        A tensor with channels.
     axis : int
         The axis of its channels.
 

@@ -86,7 +86,7 @@ class SparseTensor:
         Returns
         -------
         ndarray of float32
-            The same numbers.
+            The numbers that were packed.
         """
         count = int(np.prod(self.shape, dtype=np.int64))
         if self.layout == "dense":

@@ -97,7 +97,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        With the same outputs.
+        A copy with the same outputs.
     """
     for child in module.modules():  # these hooks leave a graph on the weight: no copy takes that
         for name in _computed(child):

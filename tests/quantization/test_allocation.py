@@ -22,34 +22,34 @@ def brute_force(omega, sizes, budget):
     return min(fits)
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_as_good_as_brute_force(seed):
-    """Sensitivities of 1e-7 and 1e4, with zeros and negative ones among them."""
-    rng = np.random.default_rng(seed)
-    n_layers, n_groups = rng.integers(1, 6), rng.integers(1, 4)
-    size = 10.0 ** rng.choice([0, -3, -7, 4])
-    omega = rng.exponential(size=(n_layers, 5, n_groups)) * size
-    omega *= rng.random(omega.shape) < 0.9
-    if seed % 2:
-        omega = -np.sort(-omega, axis=1)
-    if seed % 3 == 0:
-        omega -= 0.1 * size
-    sizes, budget = rng.integers(1, 1000, n_layers), rng.uniform(2, 8)
-    bits, gap = allocate_bits(omega, sizes, budget=budget, return_gap=True)
-    assert gap < 1e-12
-    assert (sizes * bits).sum() <= budget * sizes.sum() * (1 + 1e-9)
-    found = worst(omega, np.searchsorted(BITS, bits))
-    assert found == pytest.approx(brute_force(omega, sizes, budget), rel=1e-6, abs=1e-9 * size)
+@pytest.mark.parametrize("size", [1, 1e-3, 1e-7, 1e4])
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("shift", [0, -0.1])
+def test_as_good_as_brute_force(size, falling, shift):
+    """Small and large sensitivities, with zeros and negative ones among them."""
+    for seed in range(13):
+        rng = np.random.default_rng(seed)
+        n_layers, n_groups = rng.integers(1, 6), rng.integers(1, 4)
+        omega = rng.exponential(size=(n_layers, 5, n_groups)) * size
+        omega *= rng.random(omega.shape) < 0.9
+        omega = (-np.sort(-omega, axis=1) if falling else omega) + shift * size
+        sizes, budget = rng.integers(1, 1000, n_layers), rng.uniform(2, 8)
+        bits, gap = allocate_bits(omega, sizes, budget=budget, return_gap=True)
+        assert gap < 1e-12, seed
+        assert (sizes * bits).sum() <= budget * sizes.sum() * (1 + 1e-9), seed
+        found = worst(omega, np.searchsorted(BITS, bits))
+        best = brute_force(omega, sizes, budget)
+        assert found == pytest.approx(best, rel=1e-6, abs=1e-9 * size), seed
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_sensitivities_of_very_different_size(seed):
+def test_sensitivities_of_very_different_size():
     """They fall 16-fold with each bit: the solver's tolerances are absolute."""
-    rng = np.random.default_rng(seed)
-    omega = rng.exponential(size=(4, 5, 2)) * 16.0 ** -np.array(CHOICES, dtype=float)[None, :, None]
-    sizes, budget = rng.integers(1, 1000, 4), rng.uniform(5, 7.5)
-    found = worst(omega, np.searchsorted(BITS, allocate_bits(omega, sizes, budget=budget)))
-    assert found == pytest.approx(brute_force(omega, sizes, budget), rel=1e-3)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        omega = rng.exponential(size=(4, 5, 2)) * 16.0 ** -np.array(CHOICES, dtype=float)[:, None]
+        sizes, budget = rng.integers(1, 1000, 4), rng.uniform(5, 7.5)
+        found = worst(omega, np.searchsorted(BITS, allocate_bits(omega, sizes, budget=budget)))
+        assert found == pytest.approx(brute_force(omega, sizes, budget), rel=1e-3), seed
 
 
 @pytest.mark.parametrize("scale", [1, 1e-7])
