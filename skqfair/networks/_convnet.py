@@ -49,6 +49,13 @@ class ConvNet(nn.Module):
     ValueError
         If a size is missing or not a positive integer.
 
+    Warnings
+    --------
+    On processors with AVX2 but without AVX512, torch's oneDNN writes outside its memory in a strided
+    1x1 convolution with fewer than 8 input channels in the memory format ``channels_last``
+    (oneDNN#6035), and the process may crash. Here that is the shortcut of each stage but the first:
+    there, let all ``widths`` but the last be at least 8, or leave the images in torch's default format.
+
     References
     ----------
     He, K. et al. (2016). Deep residual learning for image recognition. CVPR.

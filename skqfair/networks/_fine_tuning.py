@@ -245,6 +245,7 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     """
     net, epochs_callback = _copy(net, tuning.fake.module), _Epochs(tuning)
     net.max_epochs = tuning.n_epochs
+    tuning.fake.module.train()  # a step of the user's own may not switch it
     with (
         seeded(tuning.seed),
         tensor_training(net, sample_weight, base=FineTuning, tuning_=tuning),

@@ -144,7 +144,9 @@ def test_groups_keep_predictions_and_gap(name, bits, example, trained, tmp_path)
     ).fit(X, y)
     path = to_onnx(classifier, tmp_path / "model.onnx", X_example=X[:300] if example else None)
     deployed = OnnxClassifier(path)
-    report = parity_report(classifier, deployed, *held_out, on_failure="ignore")
+    *samples, groups = held_out
+    options = {"sensitive_features": groups, "on_failure": "ignore"}
+    report = parity_report(classifier, deployed, *samples, **options)
     majority = pd.Series(held_out[1]).value_counts(normalize=True).iloc[0]
     assert accuracy > (0.95 if name in ("convnet", "resnet18") else majority + 0.02)  # it has learned
     # few bits without fine-tuning may leave little of it: then nothing is far from a boundary

@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -237,3 +238,50 @@ def test_a_net_pickles_while_it_is_extended():
         other = pickle.loads(pickle.dumps(net))
         copied = copy.deepcopy(net)
     assert type(other) is type(copied) is NeuralNetClassifier
+
+
+class Interrupting(Callback):
+    """Interrupts as Ctrl-C does, at some batch."""
+
+    def __init__(self, batch):
+        self.batch, self.n_batches = batch, 0
+
+    def on_batch_end(self, net, **kwargs):
+        self.n_batches += 1
+        if self.n_batches == self.batch:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, TensorNetClassifier])
+@pytest.mark.parametrize("batch", [1, 17])
+def test_an_interrupt_of_the_training_is_raised(kind, batch):
+    net = kind(MLP, **OPTIONS, callbacks=[Interrupting(batch)])
+    with pytest.raises(KeyboardInterrupt), tensor_training(net):
+        net.fit(X, Y)
+    assert type(net) is kind
+    assert "interrupted_" not in vars(net)
+
+
+class FrozenBackbone(nn.Sequential):
+    """Keeps its BatchNorm in evaluation mode while the rest trains."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_train_method_of_a_module_is_called(nested):
+    def fit(kind):
+        torch.manual_seed(0)
+        module = FrozenBackbone(nn.BatchNorm1d(6), nn.Linear(6, 2))
+        module = nn.Sequential(module) if nested else module
+        options = {k: v for k, v in OPTIONS.items() if not k.startswith("module__")}
+        return kind(module, **options).fit(X, Y)
+
+    ours, plain = fit(TensorNetClassifier), fit(NeuralNetClassifier)
+    for one, two in zip(
+        ours.module_.state_dict().values(), plain.module_.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, two)
