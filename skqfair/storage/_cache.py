@@ -1,18 +1,23 @@
 """Results kept on disk by joblib, each computed by one process only."""
 
+import hashlib
 import io
 import os
 import pickle
 import types
 import warnings
+from contextlib import contextmanager
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sklearn.utils.validation import check_memory
 
+from skqfair._version import __version__
 from skqfair.exceptions import CacheBypassWarning
 from skqfair.storage._cache_key import fingerprint
 
 __all__ = ["Cache"]
+
+_PATIENCE = 10  # seconds after which a lock is spoken of
 
 
 class Cache:
@@ -35,7 +40,7 @@ class Cache:
         if self.memory is None:
             return None
         try:
-            return fingerprint(*parts)
+            return fingerprint(__version__, *parts)
         except Exception as error:
             self.bypass(
                 f"memory is bypassed for this fit: the network's parameters cannot be hashed ({error}); "
@@ -55,9 +60,17 @@ class Cache:
         folder = os.path.join(self.memory.location, "skqfair-locks")
         os.makedirs(folder, exist_ok=True)
         # joblib alone lets two processes compute the same result at the same time
-        with FileLock(os.path.join(folder, f"{key}.lock")):
+        with _held(FileLock(os.path.join(folder, f"{key}.lock"))):
             try:
-                data = stored(key, compute)
+                digest, data = stored(key, compute)
+                if digest != _digest(data):
+                    warnings.warn(
+                        f"memory: the stored network {key} is damaged; it is trained anew and replaced.",
+                        CacheBypassWarning,
+                        stacklevel=6,
+                    )
+                    stored.call_and_shelve(key, compute).clear()
+                    digest, data = stored(key, compute)
             except _NotStored as failure:
                 self.bypass(f"memory is bypassed: the network cannot be stored ({failure}).")
                 return failure.result
@@ -80,10 +93,33 @@ class _NotStored(Exception):
         self.result = result
 
 
+def _digest(data):
+    return hashlib.blake2b(data, digest_size=20).digest()
+
+
+@contextmanager
+def _held(lock):
+    """Hold a lock; say so where another process has had it for a while."""
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        warnings.warn(
+            "memory: another process is training this network; waiting for it. If there is none, "
+            f"remove {lock.lock_file}.",
+            stacklevel=7,
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _compute(key, compute):
     result = compute()
     try:
-        return _dumps(result)[0]
+        data = _dumps(result)[0]
+        return _digest(data), data
     except Exception as error:
         raise _NotStored(error, result) from error
 

@@ -3,10 +3,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import joblib
 import numpy as np
 import pytest
+from filelock import FileLock
 from nets import counting, small, weights_of
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -20,6 +22,7 @@ from torch import nn
 from skqfair import QuantizedClassifier
 from skqfair.exceptions import CacheBypassWarning
 from skqfair.networks import MLP
+from skqfair.storage._cache import _held
 
 GRID = {"quantizedclassifier__weight_bits": [2, 3, 4, 6, 8]}
 
@@ -258,9 +261,58 @@ def test_a_damaged_cache_is_computed_again(problem, tmp_path):
     clone(base).fit(X, y)
     assert count() == 2
     files[0].write_bytes(whole.replace(b"skqfair", b"skqfoul", 1))
-    with pytest.warns(CacheBypassWarning, match="what it has stored is unreadable"):
+    with pytest.warns(CacheBypassWarning, match="is damaged; it is trained anew and replaced"):
         clone(base).fit(X, y)
+    clone(base).fit(X, y)
     assert count() == 3
+
+
+def test_flipped_bits_are_noticed(problem, tmp_path):
+    """Wherever the bit is: in joblib's own bytes, the digest, or the network."""
+    X, y, _ = problem
+    base = QuantizedClassifier(small(), memory=str(tmp_path), random_state=0)
+    expected = weights_of(clone(base).fit(X, y))
+    (file,) = tmp_path.rglob("output.pkl")
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).integers(0, 8 * len(whole), 40):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        file.write_bytes(flipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            np.testing.assert_array_equal(weights_of(clone(base).fit(X, y)), expected)
+        np.testing.assert_array_equal(weights_of(clone(base).fit(X, y)), expected)  # replaced, a hit
+
+
+def test_the_version_is_in_every_key(problem, tmp_path, monkeypatch):
+    X, y, _ = problem
+    net, count = counting(tmp_path / "log")
+    base = QuantizedClassifier(net, memory=str(tmp_path), random_state=0)
+    clone(base).fit(X, y)
+    monkeypatch.setattr("skqfair.storage._cache.__version__", "9.9")
+    clone(base).fit(X, y)
+    assert count() == 2
+
+
+def test_a_lock_that_another_holds_is_spoken_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("skqfair.storage._cache._PATIENCE", 0.01)
+    path, held, free = tmp_path / "net.lock", threading.Event(), threading.Event()
+
+    def hold():
+        with FileLock(path):
+            held.set()
+            free.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    threading.Timer(0.3, free.set).start()
+    with (
+        pytest.warns(UserWarning, match=r"waiting for it\. If there is none, remove .*net\.lock"),
+        _held(FileLock(path)),
+    ):
+        assert free.is_set()
+    other.join()
 
 
 class Held:
