@@ -2,7 +2,7 @@
 
 from skqfair.curvature._eigenvalues import MAX_ITER, extreme_eigenvalues, group_hessian_eigenvalues
 from skqfair.curvature._gradients import group_gradient_norms, mean_gradient
-from skqfair.curvature._group_losses import Problem, evaluating
+from skqfair.curvature._group_losses import Problem, evaluating, on_a_copy
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._hessian_trace import group_hessian_trace, group_trace, trace_method
 from skqfair.curvature._per_sample import (
@@ -23,6 +23,7 @@ __all__ = [
     "group_hessian_trace",
     "group_trace",
     "mean_gradient",
+    "on_a_copy",
     "per_sample_gradient_norms",
     "sample_square_norms",
     "trace_method",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skqfair.curvature._group_losses import Problem, check_count, evaluating, unit
+from skqfair.curvature._group_losses import Problem, check_count, on_a_copy, unit
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._lanczos import lanczos
 
@@ -125,13 +125,11 @@ def group_hessian_eigenvalues(
         raise ValueError("v0 has values that are not finite; pass vectors of an earlier call, or None.")
     ends = {"largest": k, "smallest": 0} if which == "LA" else {"largest": 0, "smallest": k}
     found = []
-    with evaluating(module):
-        for g, rows in enumerate(problem.members()):
+    with on_a_copy(problem) as own:
+        for g, rows in enumerate(own.members()):
             start = None if v0 is None else v0[g]
             # without a name: its graphs are gone before those of the next group
-            pairs = extreme_eigenvalues(
-                Hessian(problem, rows), start, tol=tol, max_iter=max_iter, **ends
-            )
+            pairs = extreme_eigenvalues(Hessian(own, rows), start, tol=tol, max_iter=max_iter, **ends)
             if not pairs.converged:
                 name = problem.groups.index[g]
                 warnings.warn(

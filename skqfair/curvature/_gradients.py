@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skqfair.curvature._group_losses import Problem, evaluating
+from skqfair.curvature._group_losses import Problem, on_a_copy
 
 __all__ = ["group_gradient_norms", "mean_gradient"]
 
@@ -57,8 +57,8 @@ def group_gradient_norms(module, X, y, groups, *, criterion=None, batch_size=Non
     array([0.354, 2.121])
     """
     problem = Problem(module, X, y, groups, criterion=criterion, batch_size=batch_size)
-    with evaluating(module):
-        gradients = [mean_gradient(problem, rows) for rows in problem.members()]
+    with on_a_copy(problem) as own:
+        gradients = [mean_gradient(own, rows) for rows in own.members()]
     return np.array([float(torch.linalg.vector_norm(g.double())) for g in gradients])
 
 

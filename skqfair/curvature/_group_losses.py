@@ -2,7 +2,8 @@
 
 import copy
 import math
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext
 from numbers import Integral
 
 import numpy as np
@@ -14,7 +15,7 @@ from skqfair._groups import Groups, encode_groups
 from skqfair._validation import check_length
 from skqfair.exceptions import DoubleBackwardError
 
-__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "unit"]
+__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
 
 MEMORY_BUDGET = 2**30
 """Bytes that the tensors saved for backward may take."""
@@ -101,6 +102,14 @@ class Problem:
         some.X, some.y = self.X[rows], self.y[rows]
         some.groups = Groups.of_all(len(rows))
         return some
+
+    def owned(self):
+        """Return the same problem on a copy of the module, which nobody else can change."""
+        own = copy.copy(self)
+        own.module = copy.deepcopy(self.module)
+        parameters = dict(own.module.named_parameters())
+        own.parameters = [parameters[name] for name in self.names]
+        return own
 
     def members(self):
         """Return the rows of each group, in the order of ``groups.index``."""
@@ -215,6 +224,35 @@ class Problem:
 
 
 @contextmanager
+def on_a_copy(problem):
+    """Let a problem be differentiated on a copy of its module, so that threads may share the module.
+
+    A module that cannot be copied, or does not run as a copy, is differentiated itself, by one thread
+    at a time.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the user's module.
+
+    Yields
+    ------
+    Problem
+        Inside :func:`evaluating`.
+    """
+    try:
+        own = problem.owned()
+        with evaluating(own.module), torch.no_grad():
+            own.outputs([0])
+    except Exception:  # it holds something that has no copy, or hooks that know the original only
+        with _ONE_AT_A_TIME, evaluating(problem.module):
+            yield problem
+    else:
+        with evaluating(own.module):
+            yield own
+
+
+@contextmanager
 def evaluating(module):
     """Let the module be differentiated twice in eval mode, and leave it as it was.
 
@@ -234,10 +272,11 @@ def evaluating(module):
     grads = [(p, p.grad) for p in module.parameters()]
     module.eval()
     try:
+        recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
         with (
             torch.enable_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            _plain_kernels(module),
+            _PLAIN_ATTENTION.held(),
+            _PLAIN_RECURRENCE.held() if recurrent else nullcontext(),
         ):
             yield
     finally:
@@ -247,19 +286,51 @@ def evaluating(module):
             p.grad = grad
 
 
+class _Shared:
+    """A setting of the process that threads hold together: the first sets it, the last puts it back."""
+
+    def __init__(self, setting):
+        self.setting, self.lock, self.n_holders, self.stack = setting, threading.Lock(), 0, ExitStack()
+
+    @contextmanager
+    def held(self):
+        with self.lock:
+            if not self.n_holders:
+                self.stack.enter_context(self.setting())
+            self.n_holders += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.n_holders -= 1
+                if not self.n_holders:
+                    self.stack.close()
+
+
 @contextmanager
-def _plain_kernels(module):
-    recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
+def _plain_attention():
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    fused = [torch.backends.mkldnn, torch.backends.cudnn] if recurrent else []
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _plain_recurrence():
+    fused = [torch.backends.mkldnn, torch.backends.cudnn]
     before = [backend.set_flags(_enabled=False)[0] for backend in fused]
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for backend, enabled in zip(fused, before, strict=True):
             backend.set_flags(_enabled=enabled)
+
+
+_PLAIN_ATTENTION, _PLAIN_RECURRENCE = _Shared(_plain_attention), _Shared(_plain_recurrence)
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def check_count(value, name, least=1, most=math.inf, why=""):

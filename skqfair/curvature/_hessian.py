@@ -4,7 +4,6 @@ import re
 
 import torch
 
-from skqfair.curvature._twice import fast_twice
 from skqfair.exceptions import DoubleBackwardError
 
 __all__ = ["Hessian"]
@@ -51,16 +50,14 @@ class Hessian:
         self.problem.check_twice()
         self.n_products += 1
         directions, total = self.problem.split(vector), None
-        with fast_twice(self.problem.module):  # for checkpoints as well, which go forward again here
-            for i, batch in enumerate(self.batches):
-                kept = bool(self._graphs)
-                graph = self._graphs[i] if kept else self._gradient(batch)
-                total = _add(total, self._differentiate(graph, directions, keep=kept))
+        for i, batch in enumerate(self.batches):
+            kept = bool(self._graphs)
+            graph = self._graphs[i] if kept else self._gradient(batch)
+            total = _add(total, self._differentiate(graph, directions, keep=kept))
         return _mean(total, self.n_samples)
 
     def _gradient(self, batch):
-        with fast_twice(self.problem.module):
-            return self.problem.gradient(batch, create_graph=True)
+        return self.problem.gradient(batch, create_graph=True)
 
     def _differentiate(self, gradient, directions, *, keep):
         used = [(g, v) for g, v in zip(gradient, directions, strict=True) if g.requires_grad]

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skqfair.curvature._group_losses import Problem, evaluating
+from skqfair.curvature._group_losses import Problem, evaluating, on_a_copy
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._per_sample import LayerCalls, closed_form_holds
 
@@ -103,15 +103,15 @@ def group_hessian_trace(
     if method not in ("auto", "exact", "stochastic"):
         raise ValueError(f"method must be 'auto', 'exact' or 'stochastic', got {method!r}.")
     problem = Problem(module, X, y, groups, criterion=criterion, batch_size=batch_size)
-    with evaluating(module):
-        holds = method != "stochastic" and trace_method(problem) == "exact"
+    with on_a_copy(problem) as own:
+        holds = method != "stochastic" and trace_method(own) == "exact"
         if method == "exact" and not holds:
             raise ValueError(
                 f"method='exact' does not hold for {type(module).__name__}: it needs cross-entropy and "
                 "logits that are piecewise linear in each weight tensor; use method='auto'."
             )
         method = "exact" if holds else "stochastic"
-        traces = np.array([group_trace(problem, rows, method) for rows in problem.members()])
+        traces = np.array([group_trace(own, rows, method) for rows in own.members()])
     return (traces, method) if return_method else traces
 
 

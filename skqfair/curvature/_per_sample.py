@@ -9,9 +9,8 @@ from torch import nn
 from torch.autograd import Function
 from torch.func import functional_call, grad, vmap
 
-from skqfair.curvature._group_losses import MEMORY_BUDGET, Problem, evaluating
+from skqfair.curvature._group_losses import MEMORY_BUDGET, Problem, on_a_copy
 from skqfair.curvature._layer_norms import square_norms, supported
-from skqfair.curvature._twice import transformed
 
 __all__ = ["LayerCalls", "closed_form_holds", "per_sample_gradient_norms", "sample_square_norms"]
 
@@ -65,8 +64,8 @@ def per_sample_gradient_norms(module, X, y, *, criterion=None, batch_size=None):
     array([0.7071, 1.4142])
     """
     problem = Problem(module, X, y, criterion=criterion, batch_size=batch_size)
-    with evaluating(module):
-        found = sample_square_norms(problem, np.arange(len(problem.X)))
+    with on_a_copy(problem) as own:
+        found = sample_square_norms(own, np.arange(len(own.X)))
     return np.sqrt(found)
 
 
@@ -260,7 +259,9 @@ class LayerCalls:
     def _note(self, module, args, output):
         if not torch.is_grad_enabled():  # no gradient comes here
             return None
-        if not args or transformed():  # called with keywords, or within vmap
+        if (
+            not args or torch._C._are_functorch_transforms_active()
+        ):  # called with keywords, or within vmap
             raise _Unsupported
         call = [args[0].detach(), None]
         self.calls.setdefault(module, []).append(call)

@@ -16,10 +16,10 @@ import torch
 from skqfair.curvature import (
     MAX_ITER,
     Hessian,
-    evaluating,
     extreme_eigenvalues,
     group_trace,
     mean_gradient,
+    on_a_copy,
     sample_square_norms,
 )
 from skqfair.exceptions import DoubleBackwardError
@@ -55,8 +55,8 @@ def measure(problems, n_eigenvalues):
     """
     found, start = {}, None
     for name, problem in problems.items():
-        with evaluating(problem.module):
-            *result, vectors = _measure(problem, n_eigenvalues, start)
+        with on_a_copy(problem) as own:
+            *result, vectors = _measure(own, n_eigenvalues, start)
         found[name] = result
         start = vectors if vectors is not None else start
     return found
@@ -111,9 +111,9 @@ def expand(problem, changes):
     ]
     products = [torch.zeros_like(d) for d in directions]
     gradient, error, n = torch.zeros_like(directions[0]), None, len(problem.X)
-    with evaluating(problem.module):
-        for rows in problem.batches(np.arange(n), double=True):
-            part = Hessian(problem, rows.numpy(), batches=[rows])
+    with on_a_copy(problem) as own:
+        for rows in own.batches(np.arange(n), double=True):
+            part = Hessian(own, rows.numpy(), batches=[rows])
             gradient += part.gradient * (len(rows) / n)
             try:
                 for product, direction in zip(products, directions, strict=True):
