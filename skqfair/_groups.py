@@ -93,8 +93,12 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
 def columns_of(X, sensitive_features):
     """Return sensitive features, or the columns of a frame X that they name; rows go by position."""
     columns = list(getattr(X, "columns", ()))
-    one = isinstance(sensitive_features, str)
-    if one or (is_names(sensitive_features) and set(sensitive_features) <= set(columns)):
+    if isinstance(sensitive_features, str):
+        return named_columns(X, sensitive_features)
+    # a list of strings may also be the labels of the samples
+    if is_names(sensitive_features) and (
+        set(sensitive_features) <= set(columns) or (columns and len(sensitive_features) != len(X))
+    ):
         return named_columns(X, sensitive_features)
     check_aligned(X, sensitive_features, "sensitive_features", "X")
     return sensitive_features

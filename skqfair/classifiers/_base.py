@@ -70,11 +70,11 @@ class TrainedNetwork:
     groups : Groups or None
         From the sensitive features.
     seed : int
-        Of the training.
+        Seed of the training, the calibration sample and the draws.
     cache : Cache
         Where results are kept.
     key : str or None
-        Of the training in the cache.
+        Key of the training in the cache; None where it is not cached.
     sample_weight : ndarray of shape (n,) or None
         The user's weights.
     held_out : tuple of (ndarray, ndarray, Groups or None), or None

@@ -101,7 +101,7 @@ class FairQATClassifier(NetworkClassifier):
     latent_module_ : torch.nn.Module
         The fine-tuned float weights behind ``module_``.
     history_ : skorch.history.History
-        Of the fine-tuning.
+        History of the fine-tuning.
     best_epoch_ : int or None
         The epoch that was kept, from 1, with ``validation_fraction``.
     cell_weights_ : DataFrame

@@ -73,7 +73,7 @@ class PrunedClassifier(NetworkClassifier):
         The largest magnitude that was set to zero; with ``scope="layer"`` of each weight, by
         parameter name.
     history_ : skorch.history.History
-        Of the fine-tuning.
+        History of the fine-tuning.
     model_size_ : int
         Bytes of the weights in the smallest of three layouts each, see
         :class:`skqfair.quantization.SparseTensor`, and all that is not pruned.

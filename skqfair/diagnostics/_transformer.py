@@ -65,7 +65,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
     max_samples : int or None, default=None
         At most so many samples of each group for what needs gradients; None takes all.
     random_state : int, RandomState or None, default=None
-        Of the training, the calibration sample and the draws.
+        Seed of the training, the calibration sample and the draws.
     n_jobs : int or None, default=None
         Processes for the draws and groups; None is 1.
     verbose : int, default=0

@@ -53,7 +53,7 @@ class Tuning:
     cells : ndarray of int, shape (n,), or None
         Cell of each sample.
     seed : int
-        Of the fine-tuning and the sampling.
+        Seed of the fine-tuning and the sampling.
     groups : ndarray of int, shape (n,), or None
         Group of each sample, for the penalties.
     penalties : list of callables
@@ -239,7 +239,7 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     Returns
     -------
     history : skorch.history.History
-        Of the fine-tuning.
+        History of the fine-tuning.
     best_epoch : int or None
         The epoch that was kept, from 1, where there was a validation.
     """

@@ -74,6 +74,8 @@ def test_names_that_are_no_columns(problem):
         clf.fit(pd.DataFrame(X), y, sensitive_features="race")
     with pytest.raises(ValueError, match="names columns, so X must be a frame; got ndarray"):
         clf.fit(X, y, sensitive_features="race")
+    with pytest.raises(ValueError, match=r"X has no column .'sax'.; its columns are"):
+        clf.fit(pd.DataFrame(X, columns=list("abcdef")), y, sensitive_features=["a", "sax"])
     clf.fit(pd.DataFrame(X), y, sensitive_features=list(groups))  # a list of labels stays one
 
 
