@@ -8,6 +8,7 @@ from scipy.special import log_softmax
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.dataset import unpack_data
 
+from skqfair._losses import group_means, log_probabilities
 from skqfair._seeding import seeded
 from skqfair.quantization import (
     CHOICES,
@@ -19,7 +20,7 @@ from skqfair.quantization import (
     quantizable_weights,
 )
 
-__all__ = ["BIT_CONSTRAINTS", "build_scheme", "check_layer_bits", "group_means", "losses"]
+__all__ = ["BIT_CONSTRAINTS", "build_scheme", "check_layer_bits", "losses"]
 
 AUTOMATIC = ("auto", "fairquant", "first_last_8")
 """The rules that ``layer_bits`` can name."""
@@ -101,13 +102,7 @@ def losses(network, module, X, y):
     rows = np.arange(len(y))
     if network.returns_logits:
         return -log_softmax(outputs, axis=1)[rows, y]
-    return -np.log(np.maximum(outputs[rows, y], np.finfo(np.float64).tiny))
-
-
-def group_means(values, codes):
-    """Return the mean of each group that has samples, shape (present groups,)."""
-    counts = np.bincount(codes)
-    return (np.bincount(codes, weights=values) / np.maximum(counts, 1))[counts > 0]
+    return -log_probabilities(outputs[rows, y])
 
 
 def _sample(trained, rows):

@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from skqfair.classifiers._layer_bits import group_means, losses
+from skqfair._losses import group_means
+from skqfair.classifiers._layer_bits import losses
 from skqfair.exceptions import AccuracyBoundWarning, CompoundedMitigationWarning, SmallCellWarning
 from skqfair.mitigation import AccuracyBound, CellSampler, GapPenalty, balancing_weights, make_cells
 

@@ -259,9 +259,8 @@ class LayerCalls:
     def _note(self, module, args, output):
         if not torch.is_grad_enabled():  # no gradient comes here
             return None
-        if (
-            not args or torch._C._are_functorch_transforms_active()
-        ):  # called with keywords, or within vmap
+        within_vmap = torch._C._are_functorch_transforms_active()
+        if not args or within_vmap:  # no args: called with keywords
             raise _Unsupported
         call = [args[0].detach(), None]
         self.calls.setdefault(module, []).append(call)

@@ -59,14 +59,14 @@ def change_report(y_true, y_pred_float, y_pred_quantized, *, sensitive_features,
     b                        2     1       0    -0.5
     """
     check_confidence(confidence)
-    before = correct_predictions(y_true, y_pred_float, "y_pred_float")
-    after = correct_predictions(y_true, y_pred_quantized, "y_pred_quantized")
     check_rows(
         y_true=y_true,
         y_pred_float=y_pred_float,
         y_pred_quantized=y_pred_quantized,
         sensitive_features=sensitive_features,
     )
+    before = correct_predictions(y_true, y_pred_float, "y_pred_float")
+    after = correct_predictions(y_true, y_pred_quantized, "y_pred_quantized")
     groups = encode_groups(sensitive_features, len(before))
     n_groups = len(groups.index)
     count = np.bincount(groups.codes, minlength=n_groups)
@@ -158,15 +158,15 @@ def prediction_flip_rate(y_pred_float, y_pred_quantized, *, sensitive_features=N
     >>> prediction_flip_rate([0, 1, 1, 0], [0, 1, 0, 0])
     0.25
     """
-    names = ("y_pred_float", "y_pred_quantized")
-    flipped = ~equal_labels(y_pred_float, y_pred_quantized, names)
-    if sensitive_features is None:
-        return float(flipped.mean())
     check_rows(
         y_pred_float=y_pred_float,
         y_pred_quantized=y_pred_quantized,
         sensitive_features=sensitive_features,
     )
+    names = ("y_pred_float", "y_pred_quantized")
+    flipped = ~equal_labels(y_pred_float, y_pred_quantized, names)
+    if sensitive_features is None:
+        return float(flipped.mean())
     groups = encode_groups(sensitive_features, len(flipped))
     rates = np.bincount(groups.codes, flipped) / np.bincount(groups.codes)
     return pd.Series(rates, index=groups.index, name="flip_rate")

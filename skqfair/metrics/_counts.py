@@ -69,8 +69,8 @@ def correct_predictions(y_true, y_pred, name="y_pred"):
     UnknownLabelWarning
         If some are not, and ``y_true`` has several labels.
     """
-    correct = equal_labels(y_true, y_pred, ("y_true", name))
-    y_true, y_pred = as_labels(y_true, "y_true"), as_labels(y_pred, name)
+    y_true, y_pred = _comparable(y_true, y_pred, ("y_true", name))
+    correct = y_true == y_pred
     unknown = [label for label in pd.unique(y_pred[~correct]) if not (y_true == label).any()]
     if not unknown:
         return correct
@@ -95,7 +95,12 @@ def _some(labels):
 
 def equal_labels(y_true, y_pred, names):
     """Return where two label arrays agree, shape (n,), after checking that they can be compared."""
-    check_rows(**dict(zip(names, (y_true, y_pred), strict=True)))
+    y_true, y_pred = _comparable(y_true, y_pred, names)
+    return y_true == y_pred
+
+
+def _comparable(y_true, y_pred, names):
+    """Return two label arrays, or raise if they are not in one coding."""
     y_true, y_pred = as_labels(y_true, names[0]), as_labels(y_pred, names[1])
     check_length(y_pred, len(y_true), names[1])
     kinds = [_label_kind(labels, name) for labels, name in zip((y_true, y_pred), names, strict=True)]
@@ -104,7 +109,7 @@ def equal_labels(y_true, y_pred, names):
             f"{names[0]} holds {kinds[0]} labels and {names[1]} {kinds[1]} labels; pass both in the "
             "same coding."
         )
-    return y_true == y_pred
+    return y_true, y_pred
 
 
 def _label_kind(labels, name):
@@ -134,15 +139,15 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     GroupCounts
         Over the groups with a positive total weight.
     """
-    correct = correct_predictions(y_true, y_pred)
-    if sensitive_features is None:
-        raise ValueError("sensitive_features must be given: one group label for each sample.")
     check_rows(
         y_true=y_true,
         y_pred=y_pred,
         sensitive_features=sensitive_features,
         sample_weight=sample_weight,
     )
+    correct = correct_predictions(y_true, y_pred)
+    if sensitive_features is None:
+        raise ValueError("sensitive_features must be given: one group label for each sample.")
     groups = encode_groups(sensitive_features, len(correct))
     weights = check_weights(sample_weight, len(correct))
     n_groups = len(groups.index)

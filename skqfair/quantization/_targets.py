@@ -79,11 +79,7 @@ def is_reparametrized(module: nn.Module) -> bool:
     bool
         True if :func:`plain_copy` would fold something.
     """
-    return any(
-        parametrize.is_parametrized(child)
-        or any(isinstance(hook, tuple(_COMPUTING)) for hook in child._forward_pre_hooks.values())
-        for child in module.modules()
-    )
+    return any(parametrize.is_parametrized(child) or _computed(child) for child in module.modules())
 
 
 def plain_copy(module: nn.Module) -> nn.Module:
