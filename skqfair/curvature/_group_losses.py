@@ -64,7 +64,8 @@ class Problem:
     def __init__(self, module, X, y, groups=None, *, criterion=None, batch_size=None, forward=None):
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
-        trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        with _ONE_AT_A_TIME:  # without a copy, it has none trainable while it is differentiated
+            trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not trainable:
             raise ValueError(
                 f"the module {type(module).__name__} has no trainable weights (requires_grad=True): "
