@@ -29,10 +29,17 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_sp
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skqfair import QuantizedClassifier, make_fairness_scorer
+from skqfair import QuantizedClassifier
 from skqfair.datasets import load_adult
 from skqfair.displays import BitWidthDisplay
-from skqfair.metrics import change_report, group_report, model_size_scorer, smallest_within
+from skqfair.metrics import (
+    change_report,
+    fairness_counts_scorer,
+    group_report,
+    model_size_scorer,
+    pooled_report,
+    smallest_within,
+)
 from skqfair.networks import make_classifier
 
 adult = load_adult()
@@ -83,11 +90,9 @@ bits = [None, 16, 8, 6, 4, 3, 2]
 search = GridSearchCV(
     pipeline,
     {"clf__weight_bits": bits},
-    scoring={
-        "accuracy": "accuracy",
-        "fvo": make_fairness_scorer(sensitive_features=groups_train),
-        "size": model_size_scorer,
-    },
+    scoring=fairness_counts_scorer(
+        sensitive_features=groups_train, groups=groups_train, scoring={"size": model_size_scorer}
+    ),
     refit=smallest_within(accuracy_drop=0.005, fvo=0.2),
     cv=StratifiedKFold(3, shuffle=True, random_state=0),
     error_score="raise",
@@ -96,9 +101,11 @@ search = GridSearchCV(
 search.fit(X_train, y_train)
 chosen = search.best_params_["clf__weight_bits"]
 
-found = pd.DataFrame(search.cv_results_)[["mean_test_accuracy", "mean_test_fvo", "mean_test_size"]]
+found = pooled_report(search.cv_results_)[["fvo", "fvo_low", "fvo_high", "fvo_chance"]]
+found.insert(0, "accuracy", search.cv_results_["mean_test_accuracy"])
+found["bytes"] = -search.cv_results_["mean_test_size"].astype(int)
 found.index = pd.Index(["float" if width is None else width for width in bits], name="bits")
-print("\nCross-validated, by bit width (FVO and size are negated: larger is better)")
+print("\nCross-validated, by bit width (FVO of all out-of-fold predictions)")
 print(found.round(4).to_string())
 print("taken:", "float" if chosen is None else f"{chosen} bits")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from skqfair.displays._common import make_axes, sort_bits, tidy
-from skqfair.metrics import model_report
+from skqfair.metrics import model_report, pooled_report
 
 __all__ = ["BitWidthDisplay"]
 
@@ -107,8 +107,11 @@ class BitWidthDisplay:
     ):
         """Make and plot the display from the results of a search over bit widths.
 
-        Points are means over the folds, whiskers reach from the lowest fold to the highest. Where the
-        search also varied something else, the most accurate candidate of each width is shown.
+        Points are means over the folds, whiskers reach from the lowest fold to the highest. With the
+        counts of :func:`~skqfair.metrics.fairness_counts_scorer`, FVO is that of all out-of-fold
+        predictions, with its 95 % interval and the range of chance; without, the mean over folds,
+        which grows with their number. Where the search also varied something else, the most accurate
+        candidate of each width is shown.
 
         Parameters
         ----------
@@ -117,7 +120,8 @@ class BitWidthDisplay:
         param : str, default="weight_bits"
             Parameter with the bits, with or without the names of its steps.
         accuracy, fvo, size : str
-            Names of the scorers in ``scoring``; ``size`` is optional.
+            Names of the scorers in ``scoring``; ``size`` is optional, ``fvo`` not asked for where there
+            are counts.
         axes : sequence of matplotlib Axes, optional
             Where to draw.
 
@@ -132,25 +136,29 @@ class BitWidthDisplay:
             If the results have no such parameter or scorer.
         """
         names = [key for key in cv_results if key == f"param_{param}" or key.endswith(f"__{param}")]
-        needed = [f"mean_test_{name}" for name in (accuracy, fvo)]
-        if len(names) != 1 or not all(key in cv_results for key in needed):
+        pooled = any(key.startswith("split0_test_n_samples[") for key in cv_results)
+        scorers = [accuracy] if pooled else [accuracy, fvo]
+        if len(names) != 1 or not all(f"mean_test_{name}" in cv_results for name in scorers):
             raise ValueError(
                 f"cv_results must have one parameter {param!r} and scorers {accuracy!r}, {fvo!r}; "
                 f"it has {sorted(k for k in cv_results if k.startswith(('param_', 'mean_test_')))}."
             )
         bits = list(cv_results[names[0]])
-        mean = np.asarray(cv_results[needed[0]])
+        mean = np.asarray(cv_results[f"mean_test_{accuracy}"])
+        gaps = pooled_report(cv_results) if pooled else None
         rows = {}
         for i in np.argsort(mean, kind="stable"):  # the most accurate of a width comes last and stays
-            folds = {name: _folds(cv_results, name, i) for name in (accuracy, fvo)}
-            rows[bits[i]] = {
-                **_spread("accuracy", folds[accuracy]),
-                **_spread("fvo", -folds[fvo]),
-            }
+            rows[bits[i]] = _spread("accuracy", _folds(cv_results, accuracy, i))
+            if pooled:
+                rows[bits[i]] |= gaps.loc[i, ["fvo", "fvo_low", "fvo_high", "fvo_chance"]].to_dict()
+            else:
+                rows[bits[i]] |= _spread("fvo", -_folds(cv_results, fvo, i))
             if f"mean_test_{size}" in cv_results:
                 rows[bits[i]]["size"] = -cv_results[f"mean_test_{size}"][i]
         index = pd.Index(list(rows), dtype=object)
-        return cls(pd.DataFrame(list(rows.values()), index=index)).plot(axes)
+        table = pd.DataFrame(list(rows.values()), index=index)
+        table.attrs["fvo"] = "FVO, folds pooled" if pooled else "FVO, mean over folds"
+        return cls(table).plot(axes)
 
     def plot(self, axes=None):
         """Draw one panel for accuracy, one for FVO and, where known, one for size.
@@ -205,7 +213,7 @@ class BitWidthDisplay:
         _points(ax, x, table["fvo"], table["fvo_low"], table["fvo_high"], "C3", "observed")
         ax.set_ylim(0, 1.2 * float(table["fvo_high"].max()) or 1)
         ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=2)
-        ax.set_ylabel("FVO")
+        ax.set_ylabel(table.attrs.get("fvo", "FVO"))
 
     def _size(self, ax, x):
         kilobytes = self.table_["size"] / 1000

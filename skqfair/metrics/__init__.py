@@ -1,8 +1,10 @@
 """Accuracy by group: FVO, reports with intervals, scorers and the choice of a model."""
 
 from skqfair.metrics._change import change_report, excess_accuracy_gap, prediction_flip_rate
+from skqfair.metrics._counts_scorer import fairness_counts_scorer
 from skqfair.metrics._fvo import fairness_violation_observed
 from skqfair.metrics._intervals import ChanceBand
+from skqfair.metrics._pooling import pooled_report
 from skqfair.metrics._report import group_report, model_report
 from skqfair.metrics._scorers import make_fairness_scorer, model_size_scorer
 from skqfair.metrics._selection import smallest_within
@@ -11,11 +13,13 @@ __all__ = [
     "ChanceBand",
     "change_report",
     "excess_accuracy_gap",
+    "fairness_counts_scorer",
     "fairness_violation_observed",
     "group_report",
     "make_fairness_scorer",
     "model_report",
     "model_size_scorer",
+    "pooled_report",
     "prediction_flip_rate",
     "smallest_within",
 ]

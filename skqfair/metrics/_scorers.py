@@ -1,17 +1,14 @@
 """Scorers for ``GridSearchCV`` and ``cross_validate``: fairness and bytes."""
 
 import functools
-import warnings
 
 import numpy as np
 import pandas as pd
-import sklearn
 from sklearn.metrics import make_scorer
 from sklearn.utils.validation import check_is_fitted
 
-from skqfair._groups import encode_groups, is_names, named_columns
-from skqfair.exceptions import EmptyGroupWarning
 from skqfair.metrics._fvo import fairness_violation_observed
+from skqfair.metrics._scored_groups import NOT_ROUTED, GroupLookup, Requests, check_routing
 
 __all__ = ["make_fairness_scorer", "model_size_scorer"]
 
@@ -84,13 +81,7 @@ def make_fairness_scorer(
     metric = _GroupMetric(metric, pos_label)
     if sensitive_features is not None:
         return _GroupScorer(metric, sensitive_features, options)
-    if not sklearn.get_config()["enable_metadata_routing"]:
-        raise RuntimeError(
-            "make_fairness_scorer: sensitive_features is None, so they would be routed as metadata, "
-            "but metadata routing is disabled and they would never arrive. Either name the "
-            "column(s) of X, pass an index-aligned Series, or call "
-            "sklearn.set_config(enable_metadata_routing=True) first."
-        )
+    check_routing("make_fairness_scorer")
     return make_scorer(metric, **options).set_score_request(sensitive_features=True)
 
 
@@ -101,12 +92,9 @@ class _GroupMetric:
         self.metric, self.pos_label = metric, pos_label
         self.__name__ = getattr(metric, "__name__", repr(metric))
 
-    def __call__(self, y_true, y_pred, *, sensitive_features=None):
+    def __call__(self, y_true, y_pred, *, sensitive_features=None, sample_weight=None):
         if sensitive_features is None:
-            raise ValueError(
-                "sensitive_features did not reach the scorer; pass them to the fit of the search, "
-                "search.fit(X, y, sensitive_features=...), or to cross_validate as params."
-            )
+            raise ValueError(NOT_ROUTED)
         if self.pos_label is not None:
             found = pd.unique(np.concatenate([np.asarray(y, dtype=object) for y in (y_true, y_pred)]))
             if not (found == self.pos_label).any():
@@ -122,7 +110,8 @@ class _GroupMetric:
                 f"{self.__name__} counts the label 1, but the labels are {labels}; pass "
                 "pos_label=... to make_fairness_scorer."
             )
-        return self.metric(y_true, y_pred, sensitive_features=sensitive_features)
+        weights = _given(sample_weight=sample_weight)
+        return self.metric(y_true, y_pred, sensitive_features=sensitive_features, **weights)
 
     def __repr__(self):
         return self.__name__
@@ -141,78 +130,51 @@ def _counts_ones(metric):
     return getattr(metric, "__module__", "").startswith("fairlearn") and any(r in name for r in rates)
 
 
-class _GroupScorer:
+class _GroupScorer(Requests):
     """Scorer that finds the groups in the columns of X or in an index-aligned Series."""
 
     def __init__(self, metric, sensitive_features, options):
-        self.metric, self.sensitive_features, self.options = metric, sensitive_features, options
-        if isinstance(sensitive_features, (pd.Series, pd.DataFrame)):
-            if not sensitive_features.index.is_unique:
-                raise ValueError(
-                    "sensitive_features must have a unique index, so that each sample of a fold has "
-                    "one group; use reset_index(drop=True) on it and on X before the split."
-                )
-        elif not is_names(sensitive_features):
-            raise ValueError(
-                "sensitive_features must be a column name, a list of names, a pandas Series or "
-                f"frame, or None; got {type(sensitive_features).__module__}."
-                f"{type(sensitive_features).__qualname__}. Without an index it cannot be matched to the "
-                "rows of a fold: name columns of X, or use pd.Series(values, index=X.index)."
-            )
+        self.metric, self.options = metric, options
+        self.lookup = GroupLookup(sensitive_features)
 
-    def __call__(self, estimator, X, y):
-        groups = self._groups(X)
-        metric = functools.partial(self.metric, sensitive_features=groups)
+    def __call__(self, estimator, X, y, sample_weight=None):
+        groups = self.lookup(X)
+        metric = functools.partial(
+            self.metric, sensitive_features=groups, **_given(sample_weight=sample_weight)
+        )
         return make_scorer(metric, **self.options)(estimator, X, y)
 
     def __repr__(self):
-        names = self.sensitive_features
-        if isinstance(names, pd.Series):
-            names = names.name or "Series"
-        elif isinstance(names, pd.DataFrame):
-            names = list(names.columns)
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
-        return f"make_fairness_scorer({self.metric}, sensitive_features={names!r}, {options})"
+        return f"make_fairness_scorer({self.metric}, sensitive_features={self.lookup}, {options})"
 
-    def _groups(self, X):
-        if is_names(self.sensitive_features):
-            return named_columns(X, self.sensitive_features)
-        features, index = self.sensitive_features, getattr(X, "index", None)
-        if not isinstance(index, pd.Index):
+    # What TunedThresholdClassifierCV asks of a scorer: it hands on labels only, by position or index
+
+    @property
+    def _score_func(self):
+        if self.lookup.names is not None:
             raise ValueError(
-                "sensitive_features is a Series, so X must be a pandas frame with the same index; "
-                f"got {type(X).__name__}. Pass X as a frame; for images and other arrays route the "
-                "groups as metadata: sklearn.set_config(enable_metadata_routing=True)."
+                f"make_fairness_scorer(sensitive_features={self.lookup.names!r}) reads columns of X, "
+                "which TunedThresholdClassifierCV does not hand to its scorer; pass them as a Series, "
+                "sensitive_features=X[...], and y as a Series of the same index."
             )
-        missing = ~index.isin(features.index)
-        if missing.any():
-            raise ValueError(
-                f"sensitive_features has no entry for {int(missing.sum())} of {len(index)} rows of "
-                f"X, e.g. index {index[missing][0]!r}; its index must cover that of X."
-            )
-        fold = features.loc[index]
-        _warn_absent(features, fold)
-        return fold
+
+        def metric(y_true, y_pred, **params):
+            return self.metric(y_true, y_pred, sensitive_features=self.lookup(y_true, "y"), **params)
+
+        return metric
+
+    @property
+    def _sign(self):
+        return 1 if self.options["greater_is_better"] else -1
+
+    @property
+    def _kwargs(self):
+        return {}
 
 
-def _warn_absent(features, fold):
-    """Warn of groups that the whole Series has and this fold has not."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmptyGroupWarning)
-        whole, part = (encode_groups(f, len(f)) for f in (features, fold))
-    absent = whole.index.difference(part.index)
-    categorical = any(isinstance(t, pd.CategoricalDtype) for t in np.atleast_1d(_dtypes(features)))
-    if len(absent) and not categorical:  # of categories the metric itself warns
-        warnings.warn(
-            f"sensitive_features: no sample of the group(s) {', '.join(map(str, absent))} in this "
-            "fold; they have no accuracy and are left out. Larger or stratified folds keep them.",
-            EmptyGroupWarning,
-            stacklevel=4,
-        )
-
-
-def _dtypes(features):
-    return list(features.dtypes) if isinstance(features, pd.DataFrame) else [features.dtype]
+def _given(**options):
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def model_size_scorer(estimator, X=None, y=None):

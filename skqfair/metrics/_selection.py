@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from skqfair.exceptions import NoModelWithinLimitsWarning
+from skqfair.metrics._pooling import has_counts, pooled_report
 
 __all__ = ["smallest_within"]
 
@@ -18,10 +19,12 @@ def smallest_within(*, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_sc
     accuracy_drop : float >= 0 or None, default=None
         Largest loss of mean cross-validated accuracy against the best candidate.
     fvo : float >= 0 or None, default=None
-        Largest mean cross-validated FVO.
+        Largest FVO of all out-of-fold predictions, where the search scored with
+        :func:`fairness_counts_scorer`; else the largest mean of FVO over the folds, which grows with
+        their number.
     accuracy, fvo_score, size : str
-        Names of the scorers in ``scoring``: accuracy, :func:`skqfair.make_fairness_scorer` and
-        :func:`model_size_scorer`.
+        Names of the scorers in ``scoring``: accuracy, :func:`skqfair.make_fairness_scorer` (not asked
+        for where there are counts) and :func:`model_size_scorer`.
 
     Returns
     -------
@@ -71,7 +74,7 @@ class _SmallestWithin:
         excess = np.full(len(size), -np.inf)
         fvo = None
         if self.fvo is not None:
-            fvo = -self._mean(cv_results, self.fvo_score, "make_fairness_scorer(...)", negated=True)
+            fvo, which = self._gap(cv_results)
             usable &= np.isfinite(fvo)
             excess = np.maximum(excess, fvo - self.fvo)
         if not usable.any():
@@ -89,12 +92,19 @@ class _SmallestWithin:
         warnings.warn(
             f"no candidate is within the limits of {self!r}; taking the closest, candidate {best} "
             f"({_describe(cv_results, best)}): its accuracy is {drop[best]:.4g} below the best"
-            + (f", its FVO {fvo[best]:.4g}" if fvo is not None else "")
+            + (f", its {which} {fvo[best]:.4g}" if fvo is not None else "")
             + ". Loosen the limits or widen the grid.",
             NoModelWithinLimitsWarning,
             stacklevel=2,
         )
         return best
+
+    def _gap(self, cv_results):
+        """Return FVO of each candidate, and which FVO it is."""
+        if has_counts(cv_results):
+            return pooled_report(cv_results)["fvo"].to_numpy(), "pooled FVO"
+        scorer = "make_fairness_scorer(...)"
+        return -self._mean(cv_results, self.fvo_score, scorer, negated=True), "mean FVO over folds"
 
     def _mean(self, cv_results, name, scorer, negated=False):
         key = f"mean_test_{name}"

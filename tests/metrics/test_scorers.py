@@ -9,7 +9,7 @@ from fairlearn.metrics import demographic_parity_difference
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from skqfair import fairness_violation_observed, make_fairness_scorer
@@ -182,3 +182,44 @@ def test_size_needs_a_model_that_has_one(data):
     X, y, model = data
     with pytest.raises(AttributeError, match="LogisticRegression has no model_size_"):
         model_size_scorer(model, X, y)
+
+
+def test_weights_reach_the_metric(data):
+    X, y, model = data
+    weights = np.random.default_rng(1).uniform(0.1, 1, len(y))
+    expected = -fairness_violation_observed(
+        y, model.predict(X), sensitive_features=X["group"], sample_weight=weights
+    )
+    scorer = make_fairness_scorer(sensitive_features="group")
+    assert scorer(model, X, y, sample_weight=weights) == expected != scorer(model, X, y)
+    with sklearn.config_context(enable_metadata_routing=True):
+        whole = [(np.arange(len(y)), np.arange(len(y)))]
+        column = make_fairness_scorer(sensitive_features="group").set_score_request(sample_weight="w")
+        routed = make_fairness_scorer().set_score_request(sensitive_features="g", sample_weight="w")
+        for scorer, params in ((column, {}), (routed, {"g": X["group"]})):
+            options = {"params": {"w": weights, **params}, "cv": whole, "error_score": "raise"}
+            scores = cross_validate(clone(model), X, y, scoring=scorer, **options)["test_score"]
+            assert scores == expected
+    with pytest.raises(RuntimeError, match=r"needs sklearn\.set_config"):
+        column.set_score_request(sample_weight=True)
+
+
+def test_in_the_choice_of_a_threshold(data):
+    X, y, model = data
+    options = {"thresholds": [0.2, 0.5, 0.7], "cv": 2, "store_cv_results": True}
+    series = make_fairness_scorer(sensitive_features=X["group"])
+    tuned = TunedThresholdClassifierCV(clone(model), scoring=series, **options)
+    tuned.fit(X, pd.Series(y, index=X.index))
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = TunedThresholdClassifierCV(clone(model), scoring=make_fairness_scorer(), **options)
+        routed.fit(X, y, sensitive_features=X["group"])
+    np.testing.assert_array_equal(tuned.cv_results_["scores"], routed.cv_results_["scores"])
+    assert np.ptp(tuned.cv_results_["scores"]) > 0
+    tuned.set_params(scoring=make_fairness_scorer(sensitive_features="group"))
+    with pytest.raises(
+        ValueError, match=r"reads columns of X, which TunedThresholdClassifierCV does not"
+    ):
+        tuned.fit(X, y)
+    tuned.set_params(scoring=series)
+    with pytest.raises(ValueError, match=r"y must be a pandas Series with the same index; got ndarray"):
+        tuned.fit(X, y)

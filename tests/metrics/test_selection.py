@@ -35,7 +35,8 @@ def test_of_equal_size_the_more_accurate():
 
 def test_says_when_none_is_within():
     with pytest.warns(
-        NoModelWithinLimitsWarning, match=r"candidate 3 \(\{'bits': 2\}\): .* 0\.05 below .* FVO 0\.04"
+        NoModelWithinLimitsWarning,
+        match=r"candidate 3 \(\{'bits': 2\}\): .* 0\.05 below .* mean FVO over folds 0\.04",
     ):
         assert smallest_within(fvo=0.02)(RESULTS) == 3
 
