@@ -18,6 +18,7 @@ __all__ = [
     "SmallCellWarning",
     "SmallGroupWarning",
     "UnknownLabelWarning",
+    "UnquantizedWeightsWarning",
     "UntrainedNetworkError",
 ]
 
@@ -36,6 +37,10 @@ class EmptyGroupWarning(UndefinedMetricWarning):
 
 class UnknownLabelWarning(UndefinedMetricWarning):
     """Predictions have labels that the true ones lack."""
+
+
+class UnquantizedWeightsWarning(UserWarning):
+    """Weights stay in float because no module of a known kind holds them."""
 
 
 class CacheBypassWarning(UserWarning):

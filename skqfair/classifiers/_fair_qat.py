@@ -8,7 +8,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
 from skqfair.classifiers._base import NetworkClassifier, all_or_nothing, observe
-from skqfair.classifiers._layer_bits import BIT_CONSTRAINTS, build_scheme, check_layer_bits
+from skqfair.classifiers._layer_bits import (
+    BIT_CONSTRAINTS,
+    build_scheme,
+    check_layer_bits,
+    warn_of_float,
+)
 from skqfair.classifiers._mitigations import (
     Validation,
     bound_report,
@@ -84,6 +89,10 @@ class FairQATClassifier(NetworkClassifier):
         Part of the training data, drawn from each class of each group, that is neither trained nor
         fine-tuned on; the epoch with the least mean of the group losses there is kept. A frozen net
         may have seen it.
+    quantize_parameters : dict of str to int, default=None
+        Weights to quantize beside those of Linear, Conv, recurrent, Embedding and attention modules:
+        patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
+        their output channels, e.g. ``{"*.c_attn.weight": 1}``. A warning names what stays in float.
     memory : str, path, joblib.Memory or None, default=None
         Caches the float training and the sensitivities.
     random_state : int, RandomState or None, default=None
@@ -119,7 +128,7 @@ class FairQATClassifier(NetworkClassifier):
     feature_names_in_ : ndarray of str
         Column names, where X had names.
     layer_bits_ : dict of str to (int or ndarray of int)
-        Bits of every weight, by parameter name; 32 where it stays in float.
+        Bits of every parameter of two or more dimensions, by name; 32 where it stays in float.
     model_size_ : int
         Bytes of packed codes, scales and all that stays in float.
     compression_ratio_ : float
@@ -199,6 +208,7 @@ class FairQATClassifier(NetworkClassifier):
         gap_penalty=0.0,
         accuracy_bound=None,
         validation_fraction=None,
+        quantize_parameters=None,
         memory=None,
         random_state=None,
         verbose=0,
@@ -219,6 +229,7 @@ class FairQATClassifier(NetworkClassifier):
         self.gap_penalty = gap_penalty
         self.accuracy_bound = accuracy_bound
         self.validation_fraction = validation_fraction
+        self.quantize_parameters = quantize_parameters
         self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
@@ -273,6 +284,8 @@ class FairQATClassifier(NetworkClassifier):
         self._forget()
         self._publish(trained)
         scheme = build_scheme(self, self._calibration, trained, lambda: self._calibration_rows(trained))
+        if scheme.quantizes_weights:
+            warn_of_float(trained.network.module, self.quantize_parameters)
         fake = self._fake_quantization(trained, scheme)
         cells = make_cells(self.balance, trained.y, trained.classes, trained.groups)
         weights, draws = loss_weights(self, trained, cells), expected_draws(self, cells)

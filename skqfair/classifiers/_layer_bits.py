@@ -1,5 +1,6 @@
 """Bits of each layer or channel, chosen from what the trained network loses."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,17 +11,18 @@ from skorch.dataset import unpack_data
 
 from skqfair._losses import group_means, log_probabilities
 from skqfair._seeding import seeded
+from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.quantization import (
     CHOICES,
     QuantizationScheme,
     QuantizedTensor,
     allocate_bits,
     check_budget,
+    left_in_float,
     plain_copy,
-    quantizable_weights,
 )
 
-__all__ = ["BIT_CONSTRAINTS", "build_scheme", "check_layer_bits", "losses"]
+__all__ = ["BIT_CONSTRAINTS", "build_scheme", "check_layer_bits", "losses", "warn_of_float"]
 
 AUTOMATIC = ("auto", "fairquant", "first_last_8")
 """The rules that ``layer_bits`` can name."""
@@ -30,6 +32,7 @@ BIT_CONSTRAINTS = {
     "activation_bits": [Interval(Integral, 2, 16, closed="both"), None],
     "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
     "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
+    "quantize_parameters": [dict, None],
     "granularity": [StrOptions({"per_channel", "per_tensor"})],
     "calibration_size": [Interval(Integral, 1, None, closed="left")],
 }
@@ -81,19 +84,41 @@ def build_scheme(clf, calibration, trained=None, rows=None):
         "activation_bits": clf.activation_bits,
         "granularity": clf.granularity,
         "calibration": calibration,
+        "quantize_parameters": clf.quantize_parameters,
     }
     if isinstance(layer_bits, str):
         if trained is None:
             return QuantizationScheme(**options)
         module = plain_copy(trained.network.module).eval()
+        axes = QuantizationScheme(**options).axes(module)
         if layer_bits == "first_last_8":
-            names = list(quantizable_weights(module))
+            names = list(axes)
             layer_bits = {names[0]: 8, names[-1]: 8}
         elif layer_bits == "auto":
-            layer_bits = _minimax(module, trained, rows(), clf.bit_budget, options)
+            layer_bits = _minimax(module, axes, trained, rows(), clf.bit_budget, options)
         else:
-            layer_bits = _by_importance(module, trained, rows(), clf.bit_budget)
+            layer_bits = _by_importance(module, axes, trained, rows(), clf.bit_budget)
     return QuantizationScheme(**options, layer_bits=layer_bits)
+
+
+def warn_of_float(module, quantize_parameters, verb="quantized"):
+    """Warn of the weights that no module of a known kind holds, with their share of all."""
+    module = plain_copy(module)
+    parameters, left = dict(module.named_parameters()), left_in_float(module, quantize_parameters)
+    if not left:
+        return
+    total = sum(parameter.numel() for parameter in parameters.values())
+    share = sum(parameters[name].numel() for name in left) / total
+    named = ", ".join(f"{name} {tuple(parameters[name].shape)}" for name in left[:10])
+    named += f" and {len(left) - 10} more" if len(left) > 10 else ""
+    if verb == "quantized":
+        named += "; quantize_parameters={pattern: axis of the output channels} adds weights by name"
+    warnings.warn(
+        f"{share:.1%} of the weights of {type(module).__name__} are not {verb}, since no Linear, Conv, "
+        f"recurrent, Embedding or attention module holds them: {named}.",
+        UnquantizedWeightsWarning,
+        stacklevel=5,
+    )
 
 
 def losses(network, module, X, y):
@@ -110,23 +135,23 @@ def _sample(trained, rows):
     return trained.X[rows], trained.y[rows], codes
 
 
-def _minimax(module, trained, rows, budget, options):
+def _minimax(module, axes, trained, rows, budget, options):
     """Return the allocation whose worst group loses least, from measured sensitivities."""
 
     def compute():
         with seeded(trained.seed):
-            return _measured(module, trained, rows, options)
+            return _measured(module, axes, trained, rows, options)
 
-    kind = options["granularity"], options["calibration"], CHOICES
+    kind = options["granularity"], options["calibration"], CHOICES, list(axes.items())
     parts = ("sensitivity", *_sample(trained, rows), *kind)
     sensitivity = trained.cached(parts, compute)
-    parameters, names = dict(module.named_parameters()), list(quantizable_weights(module))
-    sizes = [parameters[name].numel() for name in names]
+    parameters = dict(module.named_parameters())
+    sizes = [parameters[name].numel() for name in axes]
     bits = allocate_bits(sensitivity, sizes, budget=budget)
-    return {name: int(b) for name, b in zip(names, bits, strict=True)}
+    return {name: int(b) for name, b in zip(axes, bits, strict=True)}
 
 
-def _measured(module, trained, rows, options):
+def _measured(module, axes, trained, rows, options):
     """Return the loss increase of each group when one layer alone is quantized, shape (L, choices, G).
 
     One pass over the sample for each layer and width serves all groups; a second-order prediction
@@ -136,7 +161,7 @@ def _measured(module, trained, rows, options):
     before = group_means(losses(trained.network, module, X, y), codes)
     parameters = dict(module.named_parameters())
     increases = []
-    for name, axis in quantizable_weights(module).items():
+    for name, axis in axes.items():
         parameter = parameters[name].detach()
         values = parameter.clone()
         for bits in CHOICES:
@@ -154,7 +179,7 @@ def _measured(module, trained, rows, options):
     return np.reshape(increases, (-1, len(CHOICES), len(before)))
 
 
-def _by_importance(module, trained, rows, budget):
+def _by_importance(module, axes, trained, rows, budget):
     """Return FairQuant's bits of each channel: 2, 4 or 8 by quantiles of the groups' importance.
 
     The importance of a weight to a group is (gradient of the group's loss x weight)², summed over
@@ -165,10 +190,10 @@ def _by_importance(module, trained, rows, budget):
 
     def compute():
         with seeded(trained.seed):
-            return _channel_importance(module, trained, rows)
+            return _channel_importance(module, axes, trained, rows)
 
-    importance = trained.cached(("importance", *_sample(trained, rows)), compute)
-    parameters, axes = dict(module.named_parameters()), quantizable_weights(module)
+    importance = trained.cached(("importance", *_sample(trained, rows), list(axes.items())), compute)
+    parameters = dict(module.named_parameters())
     sizes = [
         np.full(len(importance[name]), parameters[name].numel() / len(importance[name])) for name in axes
     ]
@@ -192,9 +217,9 @@ def _inferred(view, X):
     return torch.cat([view.infer(unpack_data(batch)[0]) for batch in batches])
 
 
-def _channel_importance(module, trained, rows):
+def _channel_importance(module, axes, trained, rows):
     X, y, codes = _sample(trained, rows)
-    parameters, axes = dict(module.named_parameters()), quantizable_weights(module)
+    parameters = dict(module.named_parameters())
     wanted = [parameters[name].requires_grad_() for name in axes]
     groups = np.unique(codes)
     maps = {g: [torch.zeros_like(p) for p in wanted] for g in groups}

@@ -7,6 +7,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
 from skqfair.classifiers._base import NetworkClassifier, all_or_nothing
+from skqfair.classifiers._layer_bits import warn_of_float
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.networks import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.quantization import SCOPES, HeldMasks, QuantizationScheme, float_size, prune, sparse_size
@@ -181,6 +182,7 @@ class PrunedClassifier(NetworkClassifier):
             fit_params,
             before_training=_NOTHING_QUANTIZED.resolve,
         )
+        warn_of_float(trained.network.module, None, "pruned")
         self._say("pruning")
         pruned = prune(trained.network.module, self.amount, scope=self.scope)
         history = self._fine_tune(trained, pruned, fit_params) if self.finetune_epochs else History()

@@ -5,7 +5,12 @@ from sklearn.utils._param_validation import StrOptions
 
 from skqfair._seeding import seeded
 from skqfair.classifiers._base import NetworkClassifier, all_or_nothing
-from skqfair.classifiers._layer_bits import BIT_CONSTRAINTS, build_scheme, check_layer_bits
+from skqfair.classifiers._layer_bits import (
+    BIT_CONSTRAINTS,
+    build_scheme,
+    check_layer_bits,
+    warn_of_float,
+)
 from skqfair.quantization import convert, has_batchnorm, reestimate_batchnorm
 
 __all__ = ["QuantizedClassifier"]
@@ -48,6 +53,10 @@ class QuantizedClassifier(NetworkClassifier):
     calibration_size : int, default=1024
         Training samples used for activation ranges and BatchNorm statistics, drawn at random; with
         sensitive features equally many of each group (with replacement where a group is smaller).
+    quantize_parameters : dict of str to int, default=None
+        Weights to quantize beside those of Linear, Conv, recurrent, Embedding and attention modules:
+        patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
+        their output channels, e.g. ``{"*.c_attn.weight": 1}``. A warning names what stays in float.
     recalibrate_batchnorm : bool, default=False
         Re-estimate the statistics of BatchNorm layers in the quantized network on these samples.
     memory : str, path, joblib.Memory or None, default=None
@@ -74,7 +83,7 @@ class QuantizedClassifier(NetworkClassifier):
     feature_names_in_ : ndarray of str
         Column names, where X had names.
     layer_bits_ : dict of str to (int or ndarray of int)
-        Bits of every weight, by parameter name; 32 where it stays in float.
+        Bits of every parameter of two or more dimensions, by name; 32 where it stays in float.
     model_size_ : int
         Bytes of packed codes, scales and all that stays in float.
     compression_ratio_ : float
@@ -128,6 +137,7 @@ class QuantizedClassifier(NetworkClassifier):
         granularity="per_channel",
         calibration="mse",
         calibration_size=1024,
+        quantize_parameters=None,
         recalibrate_batchnorm=False,
         memory=None,
         random_state=None,
@@ -141,6 +151,7 @@ class QuantizedClassifier(NetworkClassifier):
         self.granularity = granularity
         self.calibration = calibration
         self.calibration_size = calibration_size
+        self.quantize_parameters = quantize_parameters
         self.recalibrate_batchnorm = recalibrate_batchnorm
         self.memory = memory
         self.random_state = random_state
@@ -189,6 +200,8 @@ class QuantizedClassifier(NetworkClassifier):
         )
         self._say("quantization")
         scheme = build_scheme(self, self.calibration, trained, lambda: self._calibration_rows(trained))
+        if scheme.quantizes_weights:
+            warn_of_float(trained.network.module, self.quantize_parameters)
         statistics = None
         if scheme.activation_bits is not None:
             statistics = self._float_statistics(trained)

@@ -112,6 +112,15 @@ class Problem:
         own.parameters = [parameters[name] for name in self.names]
         return own
 
+    def by_all_weights(self):
+        """Return the same problem on a copy of the module whose frozen weights count too."""
+        own = copy.copy(self)
+        own.module = copy.deepcopy(self.module)
+        named = [(name, p) for name, p in own.module.named_parameters() if p.is_floating_point()]
+        own.names = [name for name, _ in named]
+        own.parameters = [parameter.requires_grad_() for _, parameter in named]
+        return own
+
     def members(self):
         """Return the rows of each group, in the order of ``groups.index``."""
         order = np.argsort(self.groups.codes, kind="stable")

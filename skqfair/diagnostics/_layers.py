@@ -52,10 +52,10 @@ def _row(original, weight):
 
 
 def weight_changes(origin, module):
-    """Return the change of every trainable parameter, from one module to another, by name."""
+    """Return the change of every parameter, from one module to another, by name."""
     before = dict(origin.named_parameters())
     return {
         name: parameter.detach() - before[name].detach()
         for name, parameter in module.named_parameters()
-        if before[name].requires_grad
+        if parameter.is_floating_point()
     }

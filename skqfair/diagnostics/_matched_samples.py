@@ -69,13 +69,15 @@ def derive(
     for origin in {version.origin for version in versions} - {None}:
         names = [version.name for version in versions if version.origin == origin]
         changes = [weight_changes(problems[origin].module, problems[name].module) for name in names]
+        whole = problems[origin].by_all_weights()  # frozen weights are rounded too
         for g, (rows,) in enumerate(rest):
-            tasks.append(delayed(expand)(problems[origin].subset(rows), changes))
+            tasks.append(delayed(expand)(whole.subset(rows), changes))
             keys.append((g, names))
 
     # nothing was rounded in the float net; what made the latent weights is not rounding
-    nothing = {name: dict.fromkeys(problem.names, np.nan) for name, problem in problems.items()}
-    nothing["float"] = dict.fromkeys(problems["float"].names, 0.0)
+    weights = [name for name, _ in first.module.named_parameters()]
+    nothing = {name: dict.fromkeys(weights, np.nan) for name in problems}
+    nothing["float"] = dict.fromkeys(weights, 0.0)
     measured = {name: [[] for _ in drawn] for name in problems}
     eigenvalues = {name: [[] for _ in drawn] for name in problems}
     expansions = {name: [(nothing[name], nothing[name])] * len(drawn) for name in problems}

@@ -145,9 +145,7 @@ def attribution(expansions, sqnr, clipping, names):
         for g, group in enumerate(names):
             first, second = expansions[version][g]
             index.append((version, layer, group))
-            rows.append(
-                (first.get(layer, 0.0), second.get(layer, 0.0), decibels[g], clipping[version, layer][g])
-            )
+            rows.append((first[layer], second[layer], decibels[g], clipping[version, layer][g]))
     columns = ["excess_loss_first_order", "excess_loss_second_order"]
     return pd.DataFrame(
         rows,

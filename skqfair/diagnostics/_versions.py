@@ -1,7 +1,9 @@
 """What is diagnosed: the float net and its quantized versions, each a fitted classifier."""
 
 import copy
+import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from skorch import NeuralNetClassifier
 
+from skqfair._seeding import draw_seed
 from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
+from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.networks import Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
@@ -168,20 +172,22 @@ def find_versions(diagnostics, X, y, sensitive_features):
         return _of_classifier(inner), inner.classes_
     if frozen and not isinstance(inner, NeuralNetClassifier) and hasattr(inner, "layer_bits_"):
         return [Predictor(_bits(inner), inner)], np.asarray(inner.classes_)
+    seed = diagnostics.random_state
+    if not isinstance(seed, Integral):  # one for all versions: the same calibration sample
+        seed = draw_seed(seed)
     if not frozen:
-        options = {"weight_bits": None, "random_state": diagnostics.random_state}
+        options = {"weight_bits": None, "random_state": seed}
         trained = QuantizedClassifier(inner, **options).fit(X, y)
         classes, y = trained.classes_, np.searchsorted(trained.classes_, y)
         estimator = FrozenEstimator(trained.estimator_)
-        return _of_net(diagnostics, estimator, X, y, sensitive_features), classes
+        return _of_net(diagnostics, estimator, X, y, sensitive_features, seed), classes
     _check_net(inner)
-    versions = _of_net(diagnostics, estimator, X, y, sensitive_features)
+    versions = _of_net(diagnostics, estimator, X, y, sensitive_features, seed)
     return versions, versions[0].classifier.classes_
 
 
-def _of_net(diagnostics, frozen, X, y, sensitive_features):
+def _of_net(diagnostics, frozen, X, y, sensitive_features, seed):
     """Quantize a trained net to each width."""
-    seed = diagnostics.random_state
     whole = QuantizedClassifier(frozen, weight_bits=None, random_state=seed).fit(X, y)
     versions = [Version("float", whole, {}, None)]
     for bits in _widths(diagnostics.weight_bits):
@@ -192,7 +198,11 @@ def _of_net(diagnostics, frozen, X, y, sensitive_features):
             granularity=diagnostics.granularity,
             calibration=diagnostics.calibration,
             random_state=seed,
-        ).fit(X, y, sensitive_features=sensitive_features)
+        )
+        with warnings.catch_warnings():
+            if len(versions) > 1:  # the first width has said it
+                warnings.simplefilter("ignore", UnquantizedWeightsWarning)
+            quantized.fit(X, y, sensitive_features=sensitive_features)
         versions.append(Version(bits, quantized, quantized.quantized_weights_, "float"))
     return versions
 

@@ -1,7 +1,10 @@
 """Tables: accuracy by group, and several models side by side."""
 
+from numbers import Integral
+
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_random_state
 
 from skqfair.metrics._change import change_report, prediction_flip_rate
 from skqfair.metrics._counts import count_groups
@@ -106,7 +109,7 @@ def model_report(
     confidence : float, default=0.95
         Confidence level of the intervals.
     random_state : int, RandomState or None, default=None
-        Seed of the draws behind ``fvo_chance``; an int draws the same for every model.
+        Seed of the draws behind ``fvo_chance``, the same for every model.
 
     Returns
     -------
@@ -140,6 +143,8 @@ def model_report(
     if reference not in predictions:
         raise ValueError(f"reference {reference!r} is none of {list(predictions)}.")
     base = predictions[reference]
+    if not isinstance(random_state, Integral):  # the same draws for every model
+        random_state = check_random_state(random_state).randint(2**31 - 1)
     rows = {}
     for name, y_pred in predictions.items():
         report = group_report(

@@ -22,7 +22,7 @@ from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, chann
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._sparse import SparseTensor, sparse_size
-from skqfair.quantization._targets import plain_copy, quantizable_weights
+from skqfair.quantization._targets import left_in_float, plain_copy, quantizable_weights
 
 __all__ = [
     "CALIBRATIONS",
@@ -49,6 +49,7 @@ __all__ = [
     "float_size",
     "has_batchnorm",
     "input_quantizers",
+    "left_in_float",
     "observe_activations",
     "pack",
     "plain_copy",

@@ -12,7 +12,6 @@ from skqfair.quantization._targets import (
     activation_targets,
     is_reparametrized,
     plain_copy,
-    quantizable_weights,
 )
 
 __all__ = ["QuantizedModule", "bake", "convert"]
@@ -29,7 +28,7 @@ class QuantizedModule:
     weights : dict of str to QuantizedTensor
         Codes and scales of every quantized weight, by parameter name.
     layer_bits : dict of str to (int or ndarray of int)
-        Bits of every quantizable weight, 32 for float.
+        Bits of every parameter of two or more dimensions, 32 for float.
     activations : dict of str to ActivationQuantizer
         Quantizers of inputs, by module name.
     """
@@ -73,7 +72,7 @@ def convert(
         )
     module = plain_copy(module) if is_reparametrized(module) else module
     layer_bits = scheme.resolve(module)
-    axes, parameters = quantizable_weights(module), dict(module.named_parameters())
+    axes, parameters = scheme.axes(module), dict(module.named_parameters())
     weights = {
         name: QuantizedTensor.from_float(
             parameters[name].detach(),

@@ -25,7 +25,7 @@ from skqfair.quantization._affine import q_max, to_codes, widened
 from skqfair.quantization._convert import QuantizedModule, bake
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, weight_scale
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
-from skqfair.quantization._targets import activation_targets, quantizable_weights
+from skqfair.quantization._targets import activation_targets
 
 __all__ = ["FakeQuantization"]
 
@@ -67,7 +67,7 @@ class FakeQuantization:
         self.module, self.scheme, self.learned = module, scheme, learned
         self.observe = observe
         self.layer_bits = scheme.resolve(module)
-        axes, parameters = quantizable_weights(module), dict(module.named_parameters())
+        axes, parameters = scheme.axes(module), dict(module.named_parameters())
         self.weights = {
             name: _Weight(parameters[name], bits, axes[name], scheme.per_channel)
             for name, bits in self.layer_bits.items()

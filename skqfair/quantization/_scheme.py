@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from numbers import Integral
 
 import numpy as np
 from torch import nn
@@ -10,7 +10,13 @@ from torch import nn
 from skqfair.quantization._affine import check_bits
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._quantize import GRANULARITIES, check_choice
-from skqfair.quantization._targets import is_reparametrized, plain_copy, quantizable_weights
+from skqfair.quantization._targets import (
+    is_reparametrized,
+    left_in_float,
+    matches,
+    plain_copy,
+    quantizable_weights,
+)
 
 __all__ = ["FLOAT_BITS", "QuantizationScheme"]
 
@@ -36,6 +42,9 @@ class QuantizationScheme:
         One scale per output channel of a weight, or one per weight. Activations have one per tensor.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         How scales are found, see :func:`quantize`.
+    quantize_parameters : dict of str to int, default=None
+        Further parameters to quantize, beside those of :func:`quantizable_weights`: shell patterns as
+        in ``layer_bits``, to the axis of the output channels.
 
     Raises
     ------
@@ -56,6 +65,7 @@ class QuantizationScheme:
     layer_bits: Mapping | None = None
     granularity: str = "per_channel"
     calibration: str = "mse"
+    quantize_parameters: Mapping | None = None
 
     def __post_init__(self):
         for name in ("weight_bits", "activation_bits"):
@@ -68,6 +78,7 @@ class QuantizationScheme:
                 "layer_bits must be a dict of patterns to bits, e.g. {'*.0.weight': 8}; "
                 f"got {self.layer_bits!r}."
             )
+        check_parameters(self.quantize_parameters)
         for pattern, bits in (self.layer_bits or {}).items():
             if not isinstance(pattern, str):
                 raise ValueError(f"layer_bits must have patterns (str) as keys; got {pattern!r}.")
@@ -85,8 +96,17 @@ class QuantizationScheme:
         """Whether each output channel of a weight has a scale of its own."""
         return self.granularity == "per_channel"
 
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether any weight is quantized."""
+        return any(bits is not None for bits in (self.weight_bits, *(self.layer_bits or {}).values()))
+
+    def axes(self, module: nn.Module) -> dict[str, int]:
+        """Return the weights of a plain module that can be quantized, to the axis of their channels."""
+        return quantizable_weights(module, self.quantize_parameters)
+
     def resolve(self, module: nn.Module) -> dict[str, int | np.ndarray]:
-        """Return the bits of every quantizable weight of ``module``.
+        """Return the bits of every weight of ``module``.
 
         Parameters
         ----------
@@ -96,7 +116,7 @@ class QuantizationScheme:
         Returns
         -------
         dict of str to (int or ndarray of int)
-            Parameter name to bits, 32 for a weight that stays in float.
+            Name to bits, for each parameter of two or more dimensions; 32 for those that stay in float.
 
         Raises
         ------
@@ -105,19 +125,20 @@ class QuantizationScheme:
             or a list of bits per channel has another length than the channels.
         """
         module = plain_copy(module) if is_reparametrized(module) else module
-        axes = quantizable_weights(module)
+        axes = self.axes(module)
         if not axes:
             raise ValueError(
                 f"the module {type(module).__name__} has no quantizable weight: none of its modules "
                 "is a Linear, Bilinear, Conv, ConvTranspose, Embedding, EmbeddingBag, recurrent or "
-                "MultiheadAttention module with parameters; build the network from these."
+                "MultiheadAttention module with parameters; build the network from these, or name "
+                "its parameters in quantize_parameters={pattern: output axis}."
             )
         patterns = self.layer_bits or {}
         bits = dict.fromkeys(axes, self.weight_bits)
         decided_by = {}
         # plain names last, so that they win; sorted() is stable: the later of equals wins
         for pattern in sorted(patterns, key=lambda p: not any(c in p for c in "*?[")):
-            names = [name for name in axes if _matches(name, pattern)]
+            names = [name for name in axes if matches(name, pattern)]
             if not names:
                 raise ValueError(
                     f"layer_bits: the pattern {pattern!r} matches no quantizable weight; "
@@ -132,10 +153,26 @@ class QuantizationScheme:
                     "its weights and the later pattern holds; put it after them or remove it."
                 )
         parameters = dict(module.named_parameters())
-        return {
+        widths = {
             name: _widths(width, name, parameters[name].shape[axes[name]])
             for name, width in bits.items()
         }
+        widths |= dict.fromkeys(left_in_float(module, self.quantize_parameters), FLOAT_BITS)
+        return {name: widths[name] for name in parameters if name in widths}
+
+
+def check_parameters(quantize_parameters):
+    """Raise if ``quantize_parameters`` is no dict of patterns to axes."""
+    if quantize_parameters is None:
+        return
+    if not isinstance(quantize_parameters, Mapping) or not all(
+        isinstance(pattern, str) and isinstance(axis, Integral) and not isinstance(axis, bool)
+        for pattern, axis in quantize_parameters.items()
+    ):
+        raise ValueError(
+            "quantize_parameters must be a dict of patterns to the axis of the output channels, e.g. "
+            f"{{'*.c_attn.weight': 1}}; got {quantize_parameters!r}."
+        )
 
 
 def _is_per_channel(bits):
@@ -154,9 +191,3 @@ def _widths(bits, name, channels):
             "give one number, or one for each channel."
         )
     return np.asarray(bits, dtype=np.int64)
-
-
-def _matches(name, pattern):
-    """Whether a pattern is for the parameter ``name`` or for a module that contains it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))

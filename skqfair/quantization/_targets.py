@@ -2,13 +2,22 @@
 
 import contextlib
 import copy
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["activation_targets", "is_reparametrized", "plain_copy", "quantizable_weights"]
+__all__ = [
+    "activation_targets",
+    "is_reparametrized",
+    "left_in_float",
+    "matches",
+    "plain_copy",
+    "quantizable_weights",
+]
 
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_CONV_TRANSPOSE)
@@ -28,7 +37,7 @@ def _weight_names(module):
     return []
 
 
-def quantizable_weights(module: nn.Module) -> dict[str, int]:
+def quantizable_weights(module: nn.Module, more: Mapping[str, int] | None = None) -> dict[str, int]:
     """Return the weights that can be quantized.
 
     These are the weights of Linear, Bilinear, Conv1-3d, ConvTranspose1-3d, Embedding, EmbeddingBag,
@@ -39,12 +48,20 @@ def quantizable_weights(module: nn.Module) -> dict[str, int]:
     ----------
     module : torch.nn.Module
         Any module.
+    more : dict of str to int, optional
+        Shell patterns on names of other parameters of two or more dimensions, or of modules that have
+        some, to the axis of their channels.
 
     Returns
     -------
     dict of str to int
         Parameter names as in ``module.named_parameters()``, to the axis of the channels: 0, or 1
         for transposed convolutions.
+
+    Raises
+    ------
+    ValueError
+        If a pattern of ``more`` matches nothing, or the axis is not there.
     """
     axes = {}  # by identity: a tied parameter has its axis from the first module that owns it
     for child in module.modules():
@@ -53,8 +70,66 @@ def quantizable_weights(module: nn.Module) -> dict[str, int]:
             weight = getattr(child, name, None)
             if isinstance(weight, nn.Parameter) and weight.is_floating_point():
                 axes.setdefault(id(weight), axis)
-    named = module.named_parameters()
-    return {name: axes[id(weight)] for name, weight in named if id(weight) in axes}
+    named = dict(module.named_parameters())
+    found = {name: axes[id(weight)] for name, weight in named.items() if id(weight) in axes}
+    for pattern, axis in (more or {}).items():
+        found |= _others(named, found, pattern, axis)
+    return {name: found[name] for name in named if name in found}
+
+
+def _others(named, known, pattern, axis):
+    """Return the parameters that a pattern of ``quantize_parameters`` adds, with their axis."""
+    others = {name: named[name] for name in _unknown(named, known)}
+    names = [name for name in others if matches(name, pattern)]
+    if not names:
+        raise ValueError(
+            f"quantize_parameters: the pattern {pattern!r} matches no parameter of two or more "
+            f"dimensions that would stay in float; these are {', '.join(others) or 'none'}."
+        )
+    for name in names:
+        ndim = others[name].ndim
+        if not -ndim <= axis < ndim:
+            raise ValueError(
+                f"quantize_parameters[{pattern!r}] must be an axis of {name}, which has {ndim} "
+                f"dimensions; got {axis}."
+            )
+    return {name: axis % others[name].ndim for name in names}
+
+
+def _unknown(named, known):
+    """Return the names of other weights: two or more dimensions, and no bias of attention."""
+    return [
+        name
+        for name, parameter in named.items()
+        if name not in known
+        and parameter.ndim > 1
+        and parameter.is_floating_point()
+        and not name.endswith(("bias_k", "bias_v"))
+    ]
+
+
+def left_in_float(module: nn.Module, more: Mapping[str, int] | None = None) -> list[str]:
+    """Return the weights that stay in float whatever the bits: those of no known kind of module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+    more : dict of str to int, optional
+        As in :func:`quantizable_weights`.
+
+    Returns
+    -------
+    list of str
+        Names of the parameters of two or more dimensions that :func:`quantizable_weights` lacks.
+    """
+    return _unknown(dict(module.named_parameters()), quantizable_weights(module, more))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is for the parameter ``name`` or for a module that contains it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
 def activation_targets(module: nn.Module) -> dict[str, nn.Module]:

@@ -299,3 +299,36 @@ def test_draws_whose_debiased_square_is_below_zero_count():
     high = np.sqrt(squares.mean() + half)
     assert row["gradient_norm_debiased_high"] == pytest.approx(high)
     assert high > 0.5
+
+
+def test_frozen_weights_are_rounded_too(data):
+    """What a layer does to the loss does not depend on whether its training goes on."""
+    X, y, groups = data
+    codes, tables = np.unique(y, return_inverse=True)[1], []
+    for frozen in (False, True):
+        torch.manual_seed(0)
+        net = make_classifier(module__hidden_sizes=(8, 8), max_epochs=3).fit(X, codes)
+        net.module_.hidden0.requires_grad_(not frozen)
+        diagnostics = QuantizationDiagnostics(
+            FrozenEstimator(net), weight_bits=(4, 2), n_eigenvalues=0, random_state=0
+        ).fit(X, codes, sensitive_features=groups)
+        tables.append(diagnostics.attribution_)
+        sums = diagnostics.group_report_.loc[[4, 2], "excess_loss_second_order"]
+        totals = tables[-1]["excess_loss_second_order"].groupby(level=["bits", "group"]).sum()
+        np.testing.assert_allclose(sums, totals.loc[[4, 2]], atol=1e-12)
+        assert net.module_.hidden0.weight.requires_grad != frozen
+    assert (tables[1].xs("hidden0.weight", level="layer")["excess_loss_first_order"] != 0).all()
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5)
+
+
+def test_a_generator_draws_one_calibration_sample_for_all_widths(data):
+    X, y, groups = data
+    codes = np.unique(y, return_inverse=True)[1]
+    net = make_classifier(module__hidden_sizes=(8,), max_epochs=2).fit(X, codes)
+    diagnostics = QuantizationDiagnostics(
+        FrozenEstimator(net),
+        activation_bits=4,
+        n_eigenvalues=0,
+        random_state=np.random.RandomState(0),
+    ).fit(X, codes, sensitive_features=groups)
+    assert len({version.classifier.random_state for version in diagnostics._versions}) == 1

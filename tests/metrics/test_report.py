@@ -121,3 +121,12 @@ def test_model_report_bad_input():
         model_report(Y, {}, sensitive_features=FRAME)
     with pytest.raises(ValueError, match=r"reference 8 is none of \['float'\]"):
         model_report(Y, {"float": P}, sensitive_features=FRAME, reference=8)
+
+
+def test_a_generator_draws_the_same_for_every_model():
+    rng = np.random.default_rng(0)
+    y, groups = rng.integers(0, 2, 60), rng.choice(["a", "b"], 60)
+    half = {name: np.where(np.arange(60) % 3, y, 1 - y) for name in (8, 4)}
+    table = model_report(y, half, sensitive_features=groups, random_state=np.random.RandomState(3))
+    assert table["fvo_chance"][8] == table["fvo_chance"][4] > 0
+    assert table["equal_accuracy_p"][8] == table["equal_accuracy_p"][4]
