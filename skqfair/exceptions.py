@@ -17,6 +17,7 @@ __all__ = [
     "ParityWarning",
     "SmallCellWarning",
     "SmallGroupWarning",
+    "UnclearSamplesWarning",
     "UnknownLabelWarning",
     "UnquantizedWeightsWarning",
     "UntrainedNetworkError",
@@ -37,6 +38,10 @@ class EmptyGroupWarning(UndefinedMetricWarning):
 
 class UnknownLabelWarning(UndefinedMetricWarning):
     """Predictions have labels that the true ones lack."""
+
+
+class UnclearSamplesWarning(UndefinedMetricWarning):
+    """What belongs to which sample inside a layer is unclear; its figures by group are NaN."""
 
 
 class UnquantizedWeightsWarning(UserWarning):

@@ -109,6 +109,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     __metadata_request__fit = {"sensitive_features": True}
 
+    _block = None  # rows of a batch in prediction, see Network.find_block
+
     # ---------------------------------------------------------------- fit
 
     def _fit_float(
@@ -179,6 +181,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         """Set the attributes that all classifiers have."""
         self.estimator_, self.classes_ = trained.network.net, trained.classes
         self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
+        self._block = trained.network.find_block(trained.X, trained.network.module)
 
     def _publish_quantized(self, trained, quantized):
         """Set the attributes of classifiers that quantize."""
@@ -231,8 +234,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
         check_is_fitted(self, "estimator_")
         whole = QuantizedClassifier(FrozenEstimator(self.estimator_), weight_bits=None)
-        shared = ("estimator_", "classes_", "input_shape_", "_input_dtype", "n_features_in_")
-        for name in (*shared, "feature_names_in_"):
+        shared = ("estimator_", "classes_", "input_shape_", "_input_dtype", "_block")
+        for name in (*shared, "n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 setattr(whole, name, getattr(self, name))
         whole.module_ = Network.of_trained(self.estimator_).module
@@ -314,14 +317,14 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         """Return logits in float64, shape (n, C)."""
         if network.has_own_probabilities:
             return log_probabilities(network.view(self.module_).predict_proba(X))
-        outputs = network.outputs(X, self.module_).double().numpy()
+        outputs = network.outputs(X, self.module_, block=self._block).double().numpy()
         return outputs if network.returns_logits else log_probabilities(outputs)
 
 
 def observe(network, module, sample):
     """Return the statistics of the inputs of all layers of ``module`` on a sample."""
     with observe_activations(module) as statistics:
-        network.outputs(sample, module, padded=False)
+        network.outputs(sample, module)
     return statistics
 
 

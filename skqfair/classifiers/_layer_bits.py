@@ -123,7 +123,7 @@ def warn_of_float(module, quantize_parameters, verb="quantized"):
 
 def losses(network, module, X, y):
     """Return the cross-entropy of each sample under ``module``, float64, shape (n,)."""
-    outputs = network.outputs(X, module, padded=False).double().numpy()
+    outputs = network.outputs(X, module).double().numpy()
     rows = np.arange(len(y))
     if network.returns_logits:
         return -log_softmax(outputs, axis=1)[rows, y]

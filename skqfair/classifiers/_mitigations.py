@@ -136,5 +136,5 @@ class Validation:
 
 def _accuracies(trained, module):
     """Return the accuracy of each group on the training data."""
-    predicted = trained.network.outputs(trained.X, module, padded=False).argmax(1).numpy()
+    predicted = trained.network.outputs(trained.X, module).argmax(1).numpy()
     return group_means(predicted == trained.y, trained.groups.codes)

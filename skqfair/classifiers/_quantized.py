@@ -99,8 +99,9 @@ class QuantizedClassifier(NetworkClassifier):
     Notes
     -----
     ``sensitive_features`` are used by ``fit`` for the calibration sample only; prediction never needs
-    them. Rows of two-dimensional input are predicted in batches of the net's batch size, the last one
-    padded, so that a row's prediction does not depend on the rows beside it.
+    them. Rows of two-dimensional input are predicted in small blocks of one size, the last one padded,
+    so that a row's prediction does not depend on the rows beside it; where the rows of a module see
+    each other, in batches of the net's batch size.
 
     References
     ----------
@@ -209,6 +210,6 @@ class QuantizedClassifier(NetworkClassifier):
         if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
             sample = trained.X[self._calibration_rows(trained)]
             with seeded(trained.seed), reestimate_batchnorm(quantized.module):
-                trained.network.outputs(sample, quantized.module, padded=False)
+                trained.network.outputs(sample, quantized.module)
         self._publish_quantized(trained, quantized)
         return self

@@ -1,12 +1,17 @@
 """From layers to logits: one forward pass of all versions side by side."""
 
+import warnings
+
 import numpy as np
 import torch
-from torch import nn
 
+from skqfair.diagnostics._sample_rows import output_of, sample_rows
+from skqfair.exceptions import UnclearSamplesWarning
 from skqfair.quantization import input_quantizers
 
 __all__ = ["forward_pass", "logit_features", "sample_losses"]
+
+_PROBED = 16  # samples, of which one at a time is changed
 
 
 def logit_features(logits):
@@ -74,17 +79,18 @@ def forward_pass(versions, X, groups, *, layers):
         (version name, parameter name) to ndarray of shape (G,): share of the layer's inputs beyond the
         range of their quantizer.
     """
-    size = versions[0].network.batch_size(len(X))
+    size = versions[0].rows_at_once(X)
     logits = {version.name: [] for version in versions}
     streams = {version.name: version.each_logits(X, size) for version in versions}
-    with _Recorders(versions, layers) as recorders:
+    with _Recorders(versions, layers, X[:size]) as recorders:
         for start in range(0, len(X), size):
             n = min(size, len(X) - start)
             for name, stream in streams.items():
-                recorders[name].begin(n)
+                recorders[name].begin(n, versions[0].classifier._block or n)
                 logits[name].append(next(stream))
             for recorder in recorders.values():
                 recorder.end()
+    recorders.warn_of_unclear()
     logits = {name: np.concatenate(parts) for name, parts in logits.items()}
     sqnr, clipping = {}, {}
     for version in versions:
@@ -98,11 +104,28 @@ def forward_pass(versions, X, groups, *, layers):
 class _Recorders(dict):
     """A recorder for each version, attached inside a with block."""
 
-    def __init__(self, versions, layers):
-        wanted = set(layers.values())
+    def __init__(self, versions, layers, X):
+        wanted, first = set(layers.values()), versions[0]
         super().__init__()
+        module = first.classifier.module_
+        modules = {name: child for name, child in module.named_modules() if name in wanted}
+        block = first.classifier._block
+        X = X[np.arange(block or min(_PROBED, len(X))) % len(X)]
+        self.rows = sample_rows(lambda X: list(first.each_logits(X, len(X))), modules, X)
         for v in versions:  # an origin comes before what was made from it
-            self[v.name] = _Recorder(v.classifier.module_, wanted, self.get(v.origin))
+            self[v.name] = _Recorder(v.classifier.module_, wanted, self.get(v.origin), self.rows)
+
+    def warn_of_unclear(self):
+        """Warn of the layers of which nothing can be said by group."""
+        unclear = [name for name, calls in self.rows.items() if None in calls]
+        if unclear:
+            warnings.warn(
+                f"the outputs of {', '.join(unclear)} cannot be told apart by sample: rows depend on "
+                "several samples, or their number on the samples. Their activation_sqnr_db and "
+                "clipping_rate are NaN.",
+                UnclearSamplesWarning,
+                stacklevel=5,
+            )
 
     def __enter__(self):
         for recorder in self.values():
@@ -120,19 +143,18 @@ class _Recorder:
     Copies of an origin's outputs are kept for a batch, because the next layer may change them in place.
     """
 
-    def __init__(self, module, wanted, origin):
-        self.origin = origin
+    def __init__(self, module, wanted, origin, rows):
+        self.origin, self.rows = origin, rows
         self.modules = {name: child for name, child in module.named_modules() if name in wanted}
         self.quantizers = input_quantizers(module)
         self.kept, self.clipped, self.handles = {}, {}, []
-        self.begin(0)
+        self.begin(0, 0)
 
     def attach(self):
         for name, child in self.modules.items():
-            time_first = isinstance(child, nn.RNNBase) and not child.batch_first
-            self.handles.append(child.register_forward_hook(self._keep(name, time_first)))
+            self.handles.append(child.register_forward_hook(self._keep(name)))
             if name in self.quantizers:
-                hook = self._count_clipped(name, time_first)
+                hook = self._count_clipped(name)
                 self.handles.append(
                     child.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
                 )
@@ -140,40 +162,51 @@ class _Recorder:
     def detach(self):
         for handle in self.handles:
             handle.remove()
-        self.begin(0)
+        self.begin(0, 0)
 
-    def begin(self, n_samples):
-        """Forget what was kept, before a batch of so many samples."""
-        self.n, self.outputs, self.norms, self.beyond = n_samples, {}, {}, {}
+    def begin(self, n_samples, batch):
+        """Forget what was kept, before a batch of so many samples, filled up to ``batch`` rows."""
+        self.n, self.batch = n_samples, batch
+        self.outputs, self.norms, self.beyond = {}, {}, {}
 
-    def _keep(self, name, time_first):
+    def _keep(self, name):
         def hook(module, args, output):
-            rows = _rows(output[0] if isinstance(output, tuple) else output, time_first, self.n)
-            if rows is None:
-                return
             norms = self.norms.setdefault(name, [])
+            rows = self._rows(output_of(output), name, len(norms))
             if self.origin is None:
-                self.outputs.setdefault(name, []).append(rows.clone())
-                norms.append(_norm(rows))
+                self.outputs.setdefault(name, []).append(None if rows is None else rows.clone())
+                norms.append(None if rows is None else _norm(rows))
                 return
             clean = self.origin.outputs.get(name, ())[len(norms) : len(norms) + 1]
-            same = [a for a in clean if a.shape == rows.shape]
-            norms.append(_norm(same[0] - rows) if same else None)
+            same = rows is not None and clean and clean[0] is not None and clean[0].shape == rows.shape
+            norms.append(_norm(clean[0] - rows) if same else None)
 
         return hook
 
-    def _count_clipped(self, name, time_first):
+    def _rows(self, values, name, call):
+        """Return the values of each sample, one row each; None if that is unclear."""
+        calls = self.rows.get(name, ())
+        arrangement = calls[call] if call < len(calls) else None
+        if arrangement is None or values is None:
+            return None
+        rows = arrangement.split(values, self.batch)
+        return rows if rows is None else rows[: self.n]
+
+    def _count_clipped(self, name):
         quantizer = self.quantizers[name]
 
         def hook(module, args, kwargs):
-            rows = _rows(args[0] if args else kwargs.get("input"), time_first, self.n)
-            if rows is not None:
+            calls = self.beyond.setdefault(name, [])
+            rows = self._rows(output_of(args[0] if args else kwargs.get("input")), name, len(calls))
+            if rows is None:
+                calls.append(None)
+            else:
                 ratio = rows / quantizer.scale.to(rows)
                 # negatives are out of an unsigned range however small they are
                 low = quantizer.low - 0.5 if quantizer.low else 0.0
                 beyond = ((ratio > quantizer.high + 0.5) | (ratio < low)).sum(1)
                 found = torch.stack([beyond, torch.full_like(beyond, ratio.shape[1])])
-                self.beyond.setdefault(name, []).append(found)
+                calls.append(found)
 
         return hook
 
@@ -181,9 +214,11 @@ class _Recorder:
         """Take in the signal and noise of the batch, and what was clipped; calls of a layer add up."""
         for name, noise in self.norms.items() if self.origin else ():
             signal = self.origin.norms.get(name, ())
-            if len(signal) == len(noise) and all(norm is not None for norm in noise):
+            if len(signal) == len(noise) and all(norm is not None for norm in (*signal, *noise)):
                 self.kept.setdefault(name, []).append((_together(signal), _together(noise)))
         for name, calls in self.beyond.items():
+            if any(call is None for call in calls):
+                continue
             self.clipped.setdefault(name, []).append(sum(calls))
 
     def results(self, name, groups):
@@ -204,20 +239,6 @@ def _sums(batches, groups, power=1):
         else:
             sums.append(np.bincount(groups.codes, weights=values, minlength=n_groups))
     return sums
-
-
-def _rows(values, time_first, n_samples):
-    """Return the values of the first samples, one row each; None if that is unclear."""
-    if not isinstance(values, torch.Tensor) or not values.is_floating_point() or not values.ndim:
-        return None
-    values = values.detach() if values.requires_grad else values
-    if time_first and values.ndim == 3:
-        values = values.transpose(0, 1)
-    if values.shape[0] < n_samples:
-        return None
-    # the rest is padding; what is as it should be is left alone, for each call counts in small nets
-    values = values[:n_samples] if values.shape[0] > n_samples else values
-    return values.flatten(1) if values.ndim != 2 else values
 
 
 def _norm(rows):

@@ -57,11 +57,15 @@ class Version:
         """Yield the same, ``size`` samples at a time."""
         network, classifier = self.network, self.classifier
         if network.is_plain and not network.has_own_probabilities and network.returns_logits:
-            for outputs in network.each_batch(X, classifier.module_):
+            for outputs in network.each_batch(X, classifier.module_, block=classifier._block):
                 yield outputs.double().numpy()
         else:
             for start in range(0, len(X), size):
                 yield self.logits(X[start : start + size])
+
+    def rows_at_once(self, X):
+        """Return how many samples :meth:`each_logits` takes at a time."""
+        return self.classifier._block or self.network.batch_size(len(X))
 
     def input(self, X):
         """Return samples in the dtype of the module."""

@@ -219,7 +219,7 @@ def _use_integers(model, parameters, weights, X):
 def _check_outputs(content, estimator, network, X):
     """Raise if the written model computes something else than the module."""
     X = X[:_CHECKED_ROWS]
-    wanted = network.outputs(X, estimator.module_, padded=False).double().numpy()
+    wanted = network.outputs(X, estimator.module_).double().numpy()
     try:
         got = run(open_session(content, 1), X)
     except Exception as error:

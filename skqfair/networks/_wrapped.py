@@ -20,6 +20,8 @@ from skqfair.networks._training import prediction_view, tensor_training
 __all__ = ["Network"]
 
 _OVERRIDABLE = ("forward_iter", "evaluation_step", "infer", "get_dataset", "get_iterator")
+_PRODUCTS = 3_000_000  # multiplications of one block: its time is then a few times that of one row
+_BLOCK_LOGS = 3, 7
 
 
 class Network:
@@ -192,33 +194,50 @@ class Network:
         own = callable(self.net.predict_nonlinearity)
         return own or self.overrides("predict_proba")
 
-    def outputs(self, X, module=None, *, padded=True):
+    def outputs(self, X, module=None, *, block=None):
         """Return the outputs of the float module, or of ``module`` in its place, for arrays ``X``.
 
-        The batches have the net's own batch size. Rows of a 2-d X always travel in batches of the
-        full size, padded if need be: float32 products depend on the shape of the batch, and so a
-        row's prediction would depend on the rows beside it. ``padded=False`` is for statistics, in which
-        the padding would count.
+        The batches have the net's own size; with ``block`` this one, the last filled up with copies.
         """
-        parts = list(self.each_batch(X, module, padded=padded))
+        parts = list(self.each_batch(X, module, block=block))
         for part in parts:
             if not isinstance(part, torch.Tensor):
                 return part  # for check_outputs to refuse
         return torch.cat(parts)
 
-    def each_batch(self, X, module=None, *, padded=True):
+    def each_batch(self, X, module=None, *, block=None):
         """Yield what :meth:`outputs` returns, batch by batch."""
         module = self.module if module is None else module
         run = self._run_directly if self.is_plain else self._run_by_skorch
-        size = self.batch_size(len(X))
-        rest = len(X) % size if X.ndim == 2 and padded else 0
+        size = block or self.batch_size(len(X))
+        rest = len(X) % size if block else 0
         full = len(X) - rest
         if full:
             yield from run(X[:full], module, size)
         if rest:
-            last = list(run(np.concatenate([X[full:], np.repeat(X[-1:], size - rest, 0)]), module, size))
-            are_tensors = all(isinstance(part, torch.Tensor) for part in last)
-            yield torch.cat(last)[:rest] if are_tensors else last[0]
+            filled = np.concatenate([X[full:], np.repeat(X[-1:], size - rest, 0)])
+            for outputs in run(filled, module, size):
+                yield outputs[:rest]
+
+    def find_block(self, X, module):
+        """Return how many rows of a 2-d X go together, None for batches of the net's own size.
+
+        Float32 products depend on the shape of the batch, so a row's prediction would depend on how
+        many rows are beside it, unless all batches have one shape. Small: a single row pays for a block.
+        None where rows see each other, for then a filled batch is another one.
+        """
+        if X.ndim != 2:
+            return None
+        positions = X.shape[1] if X.dtype.kind in "iu" else 1  # ids share the weights
+        products = positions * sum(p.numel() for p in module.parameters())
+        block = 2 ** int(np.clip(np.log2(_PRODUCTS / products), *_BLOCK_LOGS))
+        block = min(block, self.batch_size(len(X)))
+        among_others = self.outputs(X[np.arange(block) % len(X)], module, block=block)
+        among_copies = self.outputs(np.repeat(X[:1], block, 0), module, block=block)
+        tolerance = 1e-5 * float(among_copies[0].abs().max())
+        first = among_others[:1].expand_as(among_copies)
+        same = torch.allclose(first, among_copies, rtol=0, atol=tolerance, equal_nan=True)
+        return block if same else None
 
     def batch_size(self, n_samples):
         """Return the net's batch size for prediction; all samples for skorch's -1."""
@@ -260,7 +279,10 @@ class Network:
 
     def _run_by_skorch(self, X, module, size):
         with preserved():  # torch's loader draws from the global generator
-            return list(self.view(module).forward_iter(X))
+            view = self.view(module)
+            if size != self.batch_size(len(X)):
+                view.iterator_valid__batch_size = size
+            return list(view.forward_iter(X))
 
 
 def _to_cpu(output):
