@@ -10,11 +10,13 @@ from skqfair.curvature._per_sample import (
     per_sample_gradient_norms,
     sample_square_norms,
 )
+from skqfair.curvature._second_derivative import check_second_derivative
 
 __all__ = [
     "MAX_ITER",
     "Hessian",
     "Problem",
+    "check_second_derivative",
     "closed_form_holds",
     "evaluating",
     "extreme_eigenvalues",

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skqfair.curvature._group_losses import Problem, check_count, on_a_copy, unit
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._lanczos import lanczos
+from skqfair.curvature._second_derivative import check_second_derivative
 
 __all__ = ["extreme_eigenvalues", "group_hessian_eigenvalues"]
 
@@ -82,7 +83,7 @@ def group_hessian_eigenvalues(
     ValueError
         For bad input; the message names the argument.
     skqfair.exceptions.DoubleBackwardError
-        If an operation of the module has no second derivative.
+        If torch has no right second derivative of the module, as finite differences say.
 
     Warns
     -----
@@ -126,6 +127,7 @@ def group_hessian_eigenvalues(
     ends = {"largest": k, "smallest": 0} if which == "LA" else {"largest": 0, "smallest": k}
     found = []
     with on_a_copy(problem) as own:
+        check_second_derivative(own)
         for g, rows in enumerate(own.members()):
             start = None if v0 is None else v0[g]
             # without a name: its graphs are gone before those of the next group

@@ -13,9 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skqfair._groups import Groups, encode_groups
 from skqfair._validation import check_length
-from skqfair.exceptions import DoubleBackwardError
 
-__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
+__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "copied", "evaluating", "on_a_copy", "unit"]
 
 MEMORY_BUDGET = 2**30
 """Bytes that the tensors saved for backward may take."""
@@ -57,6 +56,8 @@ class Problem:
         Of the samples.
     closed_form : bool or None
         Whether closed forms hold for the norms of per-sample gradients; None until that is asked.
+    no_curvature : str or None
+        Why Hessian-vector products would be wrong, if that was found.
     trace_method : str or None
         Which trace of the Hessian holds, "exact" or "stochastic"; None until that is asked.
     """
@@ -90,7 +91,7 @@ class Problem:
         self.sample_losses = _sample_losses(nn.CrossEntropyLoss() if criterion is None else criterion)
         self.batch_size = batch_size
         self.closed_form = self.trace_method = None
-        self._bytes, self._twice = None, False
+        self._bytes = self.no_curvature = None
 
     @property
     def n_weights(self):
@@ -107,7 +108,7 @@ class Problem:
     def owned(self):
         """Return the same problem on a copy of the module, which nobody else can change."""
         own = copy.copy(self)
-        own.module = copy.deepcopy(self.module)
+        own.module = copied(self.module)
         parameters = dict(own.module.named_parameters())
         own.parameters = [parameters[name] for name in self.names]
         return own
@@ -115,7 +116,7 @@ class Problem:
     def by_all_weights(self):
         """Return the same problem on a copy of the module whose frozen weights count too."""
         own = copy.copy(self)
-        own.module = copy.deepcopy(self.module)
+        own.module = copied(self.module)
         named = [(name, p) for name, p in own.module.named_parameters() if p.is_floating_point()]
         own.names = [name for name, _ in named]
         own.parameters = [parameter.requires_grad_() for _, parameter in named]
@@ -186,33 +187,6 @@ class Problem:
         )
         return list(grads)
 
-    def check_twice(self):
-        """Raise if a custom operation has no second derivative.
-
-        Torch says so only where it comes upon the operation, and when asked for the gradient by certain
-        tensors it goes around, so that its terms would be missing without a word.
-        """
-        if self._twice:
-            return
-        pending, seen, custom, error = list(self.gradient([0], create_graph=True)), set(), set(), False
-        pending = [g.grad_fn for g in pending if g.grad_fn is not None]
-        while pending:
-            node = pending.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            error |= node.name() == "torch::autograd::Error"
-            if isinstance(node, torch.autograd.function.BackwardCFunction):
-                custom.add(node.name().removesuffix("Backward"))
-            pending.extend(next_node for next_node, _ in node.next_functions if next_node is not None)
-        if error:
-            raise DoubleBackwardError(
-                f"an operation marked once_differentiable, of the custom functions {sorted(custom)} in "
-                f"the module {type(self.module).__name__}, has no second derivative, so that curvature "
-                "cannot be computed; write its backward in differentiable operations of torch."
-            )
-        self._twice = True
-
     def split(self, vector):
         """Return a flat vector of all weights as tensors of the parameters' shapes."""
         parts = vector.split([p.numel() for p in self.parameters])
@@ -231,6 +205,16 @@ class Problem:
             kept = self.sample_losses(self.outputs(rows), self.y[rows])
         del kept
         return sum(storages.values())
+
+
+def copied(module):
+    """Return a copy of a module.
+
+    What older norms compute in a hook is part of a graph, of which there is no copy.
+    """
+    values = [value for child in module.modules() for value in vars(child).values()]
+    computed = [v for v in values if isinstance(v, torch.Tensor) and v.grad_fn is not None]
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
 
 
 @contextmanager
@@ -266,7 +250,8 @@ def on_a_copy(problem):
 def evaluating(module):
     """Let the module be differentiated twice in eval mode, and leave it as it was.
 
-    Fused attention and recurrent kernels have no second derivative, so the plain ones run.
+    Fused attention and recurrent kernels and compiled parts have no second derivative, so the plain
+    ones run.
 
     Parameters
     ----------
@@ -287,6 +272,7 @@ def evaluating(module):
             torch.enable_grad(),
             _PLAIN_ATTENTION.held(),
             _PLAIN_RECURRENCE.held() if recurrent else nullcontext(),
+            _NOT_COMPILED.held() if _has_compiled(module) else nullcontext(),
         ):
             yield
     finally:
@@ -339,6 +325,17 @@ def _plain_recurrence():
             backend.set_flags(_enabled=enabled)
 
 
+@contextmanager
+def _not_compiled():
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _has_compiled(module):
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in module.modules())
+
+
+_NOT_COMPILED = _Shared(_not_compiled)
 _PLAIN_ATTENTION, _PLAIN_RECURRENCE = _Shared(_plain_attention), _Shared(_plain_recurrence)
 _ONE_AT_A_TIME = threading.RLock()
 

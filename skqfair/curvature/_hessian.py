@@ -47,7 +47,8 @@ class Hessian:
 
     def __call__(self, vector):
         """Return the product with a flat vector of all weights."""
-        self.problem.check_twice()
+        if self.problem.no_curvature:
+            raise DoubleBackwardError(self.problem.no_curvature)
         self.n_products += 1
         directions, total = self.problem.split(vector), None
         for i, batch in enumerate(self.batches):
@@ -79,13 +80,13 @@ class Hessian:
 
 def _no_double_backward(error, module):
     """Return the error that names the operation without a second derivative."""
-    text = str(error)
+    text, name = str(error), type(module).__name__
     if "not implemented" not in text and "once_differentiable" not in text:
-        return error
+        return DoubleBackwardError(f"a Hessian-vector product of {name} fails: {text}")
     found = re.search(r"derivative for (\S+)", text)
     operation = found[1] if found else "an operation marked once_differentiable"
     return DoubleBackwardError(
-        f"{operation} in the module {type(module).__name__} has no second derivative, so that curvature "
+        f"{operation} in the module {name} has no second derivative, so that curvature "
         "cannot be computed; replace it by operations of torch that can be differentiated twice."
     )
 

@@ -50,8 +50,9 @@ def measure(problems, n_eigenvalues):
     Returns
     -------
     dict
-        Version name to (measures of shape (5,), with the square of the debiased norm, largest
-        eigenvalues of shape (k,), error or None, whether the eigenvalues converged).
+        Version name to (measures of shape (6,), with the square of the debiased norm and at last the
+        standard error of the trace, largest eigenvalues of shape (k,), the reason why some are NaN or
+        None, whether the eigenvalues converged).
     """
     found, start = {}, None
     for name, problem in problems.items():
@@ -63,29 +64,38 @@ def measure(problems, n_eigenvalues):
 
 
 def _measure(problem, n_eigenvalues, start):
-    rows = np.arange(len(problem.X))
-    hessian, n = Hessian(problem, rows) if n_eigenvalues else None, len(rows)
-    gradient = hessian.gradient if hessian else mean_gradient(problem, rows)
-    norm = float(torch.linalg.vector_norm(gradient.double()))
-    squares = sample_square_norms(problem, rows)
-    variance = (squares.sum() - n * norm**2) / max(n - 1, 1)
-    debiased = norm**2 - variance / n  # of a single draw it may be below 0
-    k = min(n_eigenvalues, problem.n_weights)
-    error, vectors, converged = None, None, True
-    largest, smallest, trace = np.full(n_eigenvalues, np.nan), np.nan, np.nan
-    if not n_eigenvalues:
-        return np.array([norm, debiased, np.nan, np.nan, np.nan]), largest, error, converged, vectors
+    """Return the measures, the largest eigenvalues, an error or None, whether these converged, vectors.
+
+    What a module of another's making raises is unknown: its columns are NaN, with the reason.
+    """
+    values, largest = np.full(len(MEASURES) + 1, np.nan), np.full(n_eigenvalues, np.nan)
+    rows, converged, vectors = np.arange(len(problem.X)), True, None
+    n = len(rows)
     try:
+        hessian = Hessian(problem, rows) if n_eigenvalues and not problem.no_curvature else None
+        gradient = hessian.gradient if hessian else mean_gradient(problem, rows)
+        norm = float(torch.linalg.vector_norm(gradient.double()))
+        squares = sample_square_norms(problem, rows)
+        variance = (squares.sum() - n * norm**2) / max(n - 1, 1)
+        values[:2] = norm, norm**2 - variance / n  # of a single draw it may be below 0
+        if not hessian:
+            return values, largest, problem.no_curvature, converged, vectors
+        k = min(n_eigenvalues, problem.n_weights)
         tolerances = _LOOSE if problem.n_weights > _SMALL else {}
         options = {"largest": k, "smallest": 1, "max_iter": MAX_ITER, **tolerances}
         pairs = extreme_eigenvalues(hessian, start, **options)
-        largest[:k], smallest, vectors = pairs.values[:k], pairs.values[-1], pairs.vectors
-        converged = pairs.converged
-    except DoubleBackwardError as missing:
-        error = str(missing)
-    if problem.trace_method == "exact" or error is None:
-        trace = group_trace(problem, rows, problem.trace_method, hessian)
-    return np.array([norm, debiased, largest[0], smallest, trace]), largest, error, converged, vectors
+        largest[:k], vectors, converged = pairs.values[:k], pairs.vectors, pairs.converged
+        values[2:4] = largest[0], pairs.values[-1]
+        values[4:] = group_trace(problem, rows, problem.trace_method, hessian)
+    except ValueError:
+        raise
+    except Exception as error:
+        return values, largest, _reason(error), converged, vectors
+    return values, largest, None, converged, vectors
+
+
+def _reason(error):
+    return str(error) if isinstance(error, DoubleBackwardError) else f"{type(error).__name__}: {error}."
 
 
 def expand(problem, changes):
@@ -112,15 +122,21 @@ def expand(problem, changes):
     products = [torch.zeros_like(d) for d in directions]
     gradient, error, n = torch.zeros_like(directions[0]), None, len(problem.X)
     with on_a_copy(problem) as own:
-        for rows in own.batches(np.arange(n), double=True):
-            part = Hessian(own, rows.numpy(), batches=[rows])
-            gradient += part.gradient * (len(rows) / n)
-            try:
+        try:
+            for rows in own.batches(np.arange(n), double=True):
+                part = Hessian(own, rows.numpy(), batches=[rows])
+                gradient += part.gradient * (len(rows) / n)
+                if own.no_curvature:
+                    continue
                 for product, direction in zip(products, directions, strict=True):
                     product += part(direction) * (len(rows) / n)
-            except DoubleBackwardError as missing:
-                error = str(missing)
-                products = [torch.full_like(d, torch.nan) for d in directions]
+        except ValueError:
+            raise
+        except Exception as missing:  # as in _measure
+            error = _reason(missing)
+            gradient = torch.full_like(gradient, torch.nan)
+    if error or problem.no_curvature:
+        products = [torch.full_like(d, torch.nan) for d in directions]
     first, second = [], []
     for direction, product in zip(directions, products, strict=True):
         linear, quadratic = gradient * direction, direction * product / 2

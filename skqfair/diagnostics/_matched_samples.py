@@ -8,7 +8,13 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
-from skqfair.curvature import MAX_ITER, closed_form_holds, evaluating, trace_method
+from skqfair.curvature import (
+    MAX_ITER,
+    check_second_derivative,
+    closed_form_holds,
+    evaluating,
+    trace_method,
+)
 from skqfair.diagnostics._derivatives import expand, measure
 from skqfair.diagnostics._layers import weight_changes
 from skqfair.exceptions import NoCurvatureWarning, SmallGroupWarning
@@ -28,7 +34,7 @@ class Derivatives:
     n_matched : ndarray of shape (G,)
         Samples of each draw.
     measured : dict of list of ndarray
-        Version name to the measures of each group, shape (draws, 5).
+        Version name to the measures of each group, shape (draws, 6).
     eigenvalues : dict of list of ndarray
         Version name to the largest eigenvalues of each group, shape (draws, k).
     expansions : dict of list of tuple
@@ -54,11 +60,18 @@ def derive(
     _warn_of_small(groups, n_matched, match, max_samples)
     first, *others = problems.values()
     with evaluating(first.module):  # asked once, the draws remember
-        closed_form_holds(first)
-        if n_eigenvalues:
-            trace_method(first)
+        try:
+            closed_form_holds(first)
+            check_second_derivative(first)
+            if n_eigenvalues:
+                trace_method(first)
+        except ValueError:
+            raise
+        except Exception as error:  # what a module of another's making raises is unknown
+            first.no_curvature = str(error)
     for problem in others:  # the same network with other weights
         problem.closed_form, problem.trace_method = first.closed_form, first.trace_method
+        problem.no_curvature = first.no_curvature
     tasks, keys = [], []
     for g, draws in enumerate(drawn):
         for rows in draws:
@@ -81,7 +94,7 @@ def derive(
     measured = {name: [[] for _ in drawn] for name in problems}
     eigenvalues = {name: [[] for _ in drawn] for name in problems}
     expansions = {name: [(nothing[name], nothing[name])] * len(drawn) for name in problems}
-    errors, unconverged = set(), set()
+    errors, unconverged = {first.no_curvature}, set()
     run = Parallel(n_jobs=n_jobs, return_as="generator")
     results = tqdm(run(tasks), total=len(tasks), desc="diagnostics", disable=not verbose)
     for (g, names), result in zip(keys, results, strict=True):
@@ -98,7 +111,7 @@ def derive(
             for name, *own in zip(names, *terms, strict=True):
                 expansions[name][g] = tuple(own)
     for error in errors - {None}:
-        warnings.warn(f"{error} The columns of curvature are NaN.", NoCurvatureWarning, stacklevel=4)
+        warnings.warn(f"{error} What needs it is NaN.", NoCurvatureWarning, stacklevel=4)
     if unconverged:
         warnings.warn(
             f"{MAX_ITER} products were not enough for the eigenvalues of {sorted(unconverged)}; they "

@@ -65,8 +65,8 @@ def group_report(columns, measured, names, n_matched):
     columns : dict
         Version name to a dict of columns, each of shape (G,).
     measured : dict
-        Version name to a list, one for each group, of arrays of shape (draws, 5); the debiased norm is
-        squared.
+        Version name to a list, one for each group, of arrays of shape (draws, 6); the debiased norm is
+        squared, the last is the standard error of the trace.
     names : Index
         Of the groups.
     n_matched : array of shape (G,)
@@ -85,6 +85,8 @@ def group_report(columns, measured, names, n_matched):
             table[measure] = [values.mean() for values in draws]
             shares = n_matched / own["count"]
             half = np.array([_half_width(*both) for both in zip(draws, shares, strict=True)])
+            if measure == "hessian_trace":
+                half = _with_error(half, np.array([each[:, -1].mean() for each in measured[version]]))
             low, high = table[measure] - half, table[measure] + half
             table[f"{measure}_low"] = low.clip(lower=0) if "norm" in measure else low
             table[f"{measure}_high"] = high
@@ -109,6 +111,16 @@ def _half_width(values, share):
         return np.nan
     quantile = student.ppf((1 + CONFIDENCE) / 2, n - 1)
     return quantile * values.std(ddof=1) * np.sqrt((1 + share + (1 - share) / n) / (1 - share))
+
+
+def _with_error(half, error):
+    """Return half the width of the interval of the trace, with the error of its estimate.
+
+    All draws have the same probes, so that their errors do not average out. Of a single draw this is
+    the interval of the estimate alone.
+    """
+    own = np.where(error > 0, student.ppf((1 + CONFIDENCE) / 2, 15) * error, 0.0)
+    return np.where(np.isnan(half) & (own > 0), own, np.sqrt(half**2 + own**2))
 
 
 def eigenvalue_table(eigenvalues, names):

@@ -243,7 +243,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         columns = forward_columns({name: logits}, {name: sample_losses(logits, y)}, y, groups)
         for missing in ("weights", "first_order", "second_order"):
             columns[name][f"excess_loss_{missing}"] = np.nan
-        nothing = {name: [np.full((1, len(MEASURES)), np.nan)] * len(groups.index)}
+        nothing = {name: [np.full((1, len(MEASURES) + 1), np.nan)] * len(groups.index)}
         self.group_report_ = group_report(columns, nothing, groups.index, np.zeros_like(groups.counts))
         self.hessian_eigenvalues_ = eigenvalue_table({}, groups.index)
         self.layer_report_ = layer_report([], {})
