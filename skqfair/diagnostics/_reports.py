@@ -1,13 +1,24 @@
 """The tables, from the results of the forward pass and of what needs gradients."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
 from skqfair.diagnostics._derivatives import MEASURES
-from skqfair.diagnostics._forward import logit_features
+from skqfair.diagnostics._forward import logit_features, sample_losses
+from skqfair.quantization import input_quantizers
 
-__all__ = ["attribution", "by_group", "eigenvalue_table", "forward_columns", "group_report"]
+__all__ = [
+    "attribution",
+    "by_group",
+    "eigenvalue_table",
+    "excess_from_weights",
+    "forward_columns",
+    "group_report",
+]
 
 CONFIDENCE = 0.95
 _ORDER = [
@@ -49,6 +60,22 @@ def _paired_half_width(differences, groups):
     variance = by_group(np.square(differences - by_group(differences, groups)[groups.codes]), groups)
     quantile = student.ppf(1 - (1 - CONFIDENCE) / (2 * len(n)), n - 1)
     return quantile * np.sqrt(variance / (n - 1))
+
+
+def excess_from_weights(version, modules, losses, X, y, groups):
+    """Return the excess loss of each group that quantized weights alone cause, shape (G,)."""
+    quantized, origin = losses[version.name], version.origin or "float"
+    module = modules[version.name]
+    before = dict(modules[origin].named_buffers())
+    moved = [b for name, b in module.named_buffers() if name in before and not b.equal(before[name])]
+    if moved or input_quantizers(version.classifier.module_):
+        module = copy.deepcopy(module)  # with the statistics of BatchNorm before the quantization
+        for name, buffer in module.named_buffers():
+            if name in before:
+                buffer.copy_(before[name])
+        alone = replace(version, classifier=version.with_module(module))
+        quantized = sample_losses(alone.logits(X), y)
+    return by_group(quantized - losses[origin], groups)
 
 
 def by_group(values, groups):

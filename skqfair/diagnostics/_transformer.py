@@ -2,7 +2,6 @@
 
 import numbers
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,14 +19,14 @@ from skqfair.diagnostics._layers import layer_modules, layer_report
 from skqfair.diagnostics._matched_samples import derive
 from skqfair.diagnostics._reports import (
     attribution,
-    by_group,
     eigenvalue_table,
+    excess_from_weights,
     forward_columns,
     group_report,
 )
 from skqfair.diagnostics._versions import Predictor, check_names, find_versions
 from skqfair.exceptions import NoCurvatureWarning
-from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits, input_quantizers
+from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits
 from skqfair.storage import SavedState
 
 __all__ = ["QuantizationDiagnostics"]
@@ -260,8 +259,8 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         losses = {name: sample_losses(values, y) for name, values in logits.items()}
         columns = forward_columns(logits, losses, y, groups)
         for version in versions:
-            columns[version.name]["excess_loss_weights"] = _from_weights(
-                version, modules[version.name], losses, X, y, groups
+            columns[version.name]["excess_loss_weights"] = excess_from_weights(
+                version, modules, losses, X, y, groups
             )
         derivatives = derive(
             versions,
@@ -384,12 +383,3 @@ def _positions(y, classes):
             f"are {classes.tolist()}. Drop these samples."
         )
     return positions(y, classes)
-
-
-def _from_weights(version, module, losses, X, y, groups):
-    """Return the excess loss of each group that quantized weights alone cause, shape (G,)."""
-    quantized = losses[version.name]
-    if input_quantizers(version.classifier.module_):
-        alone = replace(version, classifier=version.with_module(module))
-        quantized = sample_losses(alone.logits(X), y)
-    return by_group(quantized - losses[version.origin or "float"], groups)

@@ -332,3 +332,27 @@ def test_a_generator_draws_one_calibration_sample_for_all_widths(data):
         random_state=np.random.RandomState(0),
     ).fit(X, codes, sensitive_features=groups)
     assert len({version.classifier.random_state for version in diagnostics._versions}) == 1
+
+
+def test_excess_of_the_weights_is_not_that_of_moved_statistics(data):
+    """BatchNorm re-estimated after the quantization is no change of weights."""
+    X, y, groups = data
+    codes = np.unique(y, return_inverse=True)[1]
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(6, 9), torch.nn.BatchNorm1d(9), torch.nn.ReLU(), torch.nn.Linear(9, 3)
+    )
+    net = make_classifier(module, max_epochs=3).fit(X, codes)
+    reports = []
+    for moved in (False, True):
+        clf = QuantizedClassifier(
+            FrozenEstimator(net), weight_bits=3, recalibrate_batchnorm=moved, random_state=0
+        ).fit(X, codes, sensitive_features=groups)
+        diagnostics = QuantizationDiagnostics(FrozenEstimator(clf), n_eigenvalues=0, random_state=0)
+        reports.append(diagnostics.fit(X, codes, sensitive_features=groups).group_report_.loc[3])
+    plain, recalibrated = reports
+    np.testing.assert_allclose(
+        recalibrated["excess_loss_weights"], plain["excess_loss_weights"], atol=1e-7
+    )
+    np.testing.assert_allclose(plain["excess_loss"], plain["excess_loss_weights"], atol=1e-7)
+    assert (recalibrated["excess_loss"] - plain["excess_loss"]).abs().min() > 1e-4
