@@ -131,6 +131,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         _check_fit_params(fit_params, len(X))
         network = Network(self.estimator)
         classes, y = _encode_labels(y, network)
+        network.take_classes(classes)
         seed = draw_seed(self.random_state)
 
         probe = network.probe(X, y, seed)

@@ -21,19 +21,14 @@ from torch.utils.data import Subset
 from skqfair._seeding import seeded
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import CellSampler
+from skqfair.networks._schedules import LEARNING_RATE_RATIO, adapted_schedule
 from skqfair.networks._training import TensorTraining, tensor_training
 from skqfair.quantization import FakeQuantization
 
 __all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
 
-LEARNING_RATE_RATIO = 0.3
-"""First learning rate of the fine-tuning over that of the training, unless the user gives one."""
-
 # They would start anew, or write over what they have stored of the float net.
 _FLOAT_ONLY = (Initializer, LoadInitState, Checkpoint, TrainEndCheckpoint)
-
-# Parameters of torch's schedules that may hold one entry for each parameter group.
-_BY_GROUP = ("lr_lambda", "max_lr", "base_lr", "min_lr", "max_momentum", "base_momentum")
 
 
 @dataclass
@@ -243,6 +238,8 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     best_epoch : int or None
         The epoch that was kept, from 1, where there was a validation.
     """
+    n_trained = len(net.history or ())
+    n_steps = net.history[-1].get("train_batch_count", 1) if n_trained else 1
     net, epochs_callback = _copy(net, tuning.fake.module), _Epochs(tuning)
     net.max_epochs = tuning.n_epochs
     tuning.fake.module.train()  # a step of the user's own may not switch it
@@ -255,12 +252,11 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
         net._initialize_optimizer()
         net._initialize_history()
         net.verbose = verbose
-        n_groups = len(net.optimizer_.param_groups)
-        kept = [
-            (name, _with_group_of_scales(callback, n_groups))
-            for name, callback in net.callbacks_
-            if not isinstance(callback, _FLOAT_ONLY)
-        ]
+        kept = [(name, c) for name, c in net.callbacks_ if not isinstance(c, _FLOAT_ONLY)]
+        if any(isinstance(callback, LRScheduler) for _, callback in kept):
+            n_groups, epochs = len(net.optimizer_.param_groups), (n_trained, tuning.n_epochs)
+            options = n_groups, tuning.lr, epochs, (n_steps, _n_steps(net, X, y, n_steps))
+            kept = [(name, adapted_schedule(callback, *options)) for name, callback in kept]
         net.callbacks_ = [("quantization", epochs_callback), *kept]
         net.partial_fit(X, y, **{k: v for k, v in fit_params.items() if k != "epochs"})
         _check_effect(net, tuning)
@@ -271,19 +267,13 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     return net.history_, epochs_callback.best_epoch
 
 
-def _with_group_of_scales(callback, n_groups):
-    """Return the callback; a schedule that lacks the group of learned scales goes on as in its last."""
-    if not isinstance(callback, LRScheduler):
-        return callback
-    lists = {
-        name: [*values, values[-1]]
-        for name, values in callback.kwargs.items()
-        if name in _BY_GROUP and isinstance(values, (list, tuple)) and len(values) == n_groups - 1
-    }
-    if lists:
-        callback = copy.copy(callback)  # the net may share its own where it cannot be copied
-        vars(callback).update(lists)
-    return callback
+def _n_steps(net, X, y, unknown):
+    """Return how many steps an epoch of the fine-tuning will have."""
+    dataset, _ = net.get_split_datasets(X, y)
+    try:
+        return max(1, len(net.get_iterator(dataset, training=True)))
+    except TypeError:  # an iterator of unknown length
+        return unknown
 
 
 def _check_effect(net, tuning):

@@ -18,6 +18,7 @@ from skqfair.networks._batches import (
     WeightedSkorchData,
 )
 from skqfair.networks._interrupts import raised_interrupts
+from skqfair.networks._own_folders import give_back_folders, own_folders
 
 __all__ = ["TensorTraining", "prediction_view", "tensor_training"]
 
@@ -52,6 +53,14 @@ class TensorTraining:
             callbacks = (callback for _, callback in self.callbacks_)
             kept[key] = [c for c in callbacks if getattr(type(c), method_name, None) is not nothing]
         return kept[key]
+
+    def initialize_callbacks(self):
+        """Give checkpoints a folder of this training alone."""
+        give_back_folders(self.__dict__.pop("folders_", []))
+        super().initialize_callbacks()
+        if "kept_" in self.__dict__:  # inside a training
+            self.__dict__["folders_"] = own_folders(self.callbacks_)
+        return self
 
     def train_step(self, batch, **fit_params):
         """Take one optimization step, without skorch's closure where the optimizer needs none."""
@@ -242,6 +251,7 @@ def tensor_training(net, sample_weight=None, base=TensorTraining, **state):
                 "sample_weight."
             )
     finally:
+        give_back_folders(net.__dict__.pop("folders_", []))
         if sample_weight is not None:
             net.__dict__.pop("sample_weight_", None)
             net.__dict__.pop("sample_weight_used_", None)

@@ -16,6 +16,7 @@ from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
 from skqfair.networks._batches import BatchLoader, TensorData
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._training import prediction_view, tensor_training
+from skqfair.networks._validation_labels import with_positions
 
 __all__ = ["Network"]
 
@@ -119,6 +120,10 @@ class Network:
         return any(not method.__module__.startswith("skorch.") for method in acting) or any(
             self.overrides(name) for name in begins
         )
+
+    def take_classes(self, classes):
+        """Give the validation data of the user the labels that the net is trained on."""
+        self.net.train_split = with_positions(self.net.train_split, classes)
 
     def train(self, X, y, sample_weight, seed, fit_params):
         """Train the net, and return its state."""
