@@ -1,5 +1,6 @@
 """Small built-in torch modules, and all that knows skorch: batches, training, fine-tuning."""
 
+from skqfair.networks._augmentation import ImageAugmentation
 from skqfair.networks._batches import BatchLoader, TensorData
 from skqfair.networks._convnet import ConvNet, ResidualBlock
 from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO, Tuning, fine_tune
@@ -13,6 +14,7 @@ __all__ = [
     "MLP",
     "BatchLoader",
     "ConvNet",
+    "ImageAugmentation",
     "Network",
     "TensorData",
     "TensorNetClassifier",
@@ -24,5 +26,13 @@ __all__ = [
     "tensor_training",
 ]
 
-for _class in (BatchLoader, ConvNet, MLP, ResidualBlock, TensorData, TensorNetClassifier):
+for _class in (
+    BatchLoader,
+    ConvNet,
+    ImageAugmentation,
+    MLP,
+    ResidualBlock,
+    TensorData,
+    TensorNetClassifier,
+):
     _class.__module__ = "skqfair.networks"  # the name in saved files, which no move of a file changes

@@ -6,10 +6,12 @@ from math import prod
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
+from skorch.utils import to_tensor
 
+from skqfair.networks._augmentation import augmented
 from skqfair.networks._batches import BatchLoader, TensorData
 from skqfair.networks._mlp import MLP
-from skqfair.networks._training import TensorTraining, tensor_training
+from skqfair.networks._training import TensorTraining, tensor_training, without_extras
 
 __all__ = ["TensorNetClassifier", "make_classifier"]
 
@@ -27,6 +29,8 @@ class TensorNetClassifier(TensorTraining, NeuralNetClassifier):
         The network.
     *args
         Further positional arguments of :class:`skorch.NeuralNetClassifier`.
+    augment : callable, default=None
+        See :func:`make_classifier`.
     dataset, iterator_train, iterator_valid : types
         As in skorch, with tensor data and their loader as defaults.
     **kwargs
@@ -41,6 +45,7 @@ class TensorNetClassifier(TensorTraining, NeuralNetClassifier):
         self,
         module,
         *args,
+        augment=None,
         dataset=TensorData,
         iterator_train=BatchLoader,
         iterator_valid=BatchLoader,
@@ -54,6 +59,23 @@ class TensorNetClassifier(TensorTraining, NeuralNetClassifier):
             iterator_valid=iterator_valid,
             **kwargs,
         )
+        self.augment = augment
+
+    def __setattr__(self, name, value):
+        """Set an attribute; ``augment`` may be a module that is no part of the net."""
+        if name == "augment":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def train_step_single(self, batch, **fit_params):
+        """Take a step on the augmented batch."""
+        if self.augment is not None:
+            x, y = batch
+            inputs = to_tensor(without_extras(x), device=self.device)
+            changed = augmented(self.augment, inputs)
+            batch = ({**x, "X": changed} if inputs is not x and isinstance(x, dict) else changed), y
+        return super().train_step_single(batch, **fit_params)
 
     def fit(self, X, y, sample_weight=None, **fit_params):
         """Train from scratch.
@@ -116,6 +138,7 @@ def make_classifier(
     train_split=None,
     verbose=0,
     iterator_train__shuffle=True,
+    augment=None,
     **kwargs,
 ):
     """Return a skorch classifier with sensible defaults, the one behind ``estimator=None``.
@@ -128,6 +151,10 @@ def make_classifier(
         As in skorch. All samples are used for training; ``verbose=1`` prints each epoch.
     iterator_train__shuffle : bool, default=True
         Shuffle the samples in each epoch.
+    augment : Module or callable, default=None
+        ``(batch) -> batch``, random changes of the inputs in training and fine-tuning; a tensor of the
+        same shape and dtype, on the device of the net. Not applied in validation, prediction,
+        calibration and diagnostics. :class:`ImageAugmentation` is one for images.
     **kwargs
         Further parameters of :class:`skorch.NeuralNetClassifier`, e.g. ``module__hidden_sizes``,
         ``callbacks`` or ``device``.
@@ -140,7 +167,8 @@ def make_classifier(
     Raises
     ------
     TypeError
-        If ``module`` is no module.
+        If ``module`` is no module, or ``augment`` cannot be called. In a fit, ``augment`` that changes
+        shape or dtype, or makes values that are not finite, is a ValueError.
 
     Notes
     -----
@@ -163,6 +191,11 @@ def make_classifier(
             f"module must be a torch module (class or instance), got {module!r}; the package has "
             "skqfair.networks.MLP and ConvNet."
         )
+    if augment is not None and not callable(augment):
+        raise TypeError(
+            f"augment must be a function or module, batch -> batch, got {augment!r}; for images pass "
+            "skqfair.networks.ImageAugmentation()."
+        )
     return TensorNetClassifier(
         module,
         criterion=criterion,
@@ -173,5 +206,6 @@ def make_classifier(
         train_split=train_split,
         verbose=verbose,
         iterator_train__shuffle=iterator_train__shuffle,
+        augment=augment,
         **kwargs,
     )
