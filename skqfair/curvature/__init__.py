@@ -1,5 +1,6 @@
 """Gradients and curvature of the losses of groups, in torch."""
 
+from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.curvature._eigenvalues import MAX_ITER, extreme_eigenvalues, group_hessian_eigenvalues
 from skqfair.curvature._gradients import group_gradient_norms, mean_gradient
 from skqfair.curvature._group_losses import Problem, evaluating, on_a_copy
@@ -18,6 +19,7 @@ __all__ = [
     "Problem",
     "check_second_derivative",
     "closed_form_holds",
+    "differentiable_copy",
     "evaluating",
     "extreme_eigenvalues",
     "group_gradient_norms",

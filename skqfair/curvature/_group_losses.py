@@ -13,8 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skqfair._groups import Groups, encode_groups
 from skqfair._validation import check_length
+from skqfair.curvature._differentiable import differentiable_copy
 
-__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "copied", "evaluating", "on_a_copy", "unit"]
+__all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
 
 MEMORY_BUDGET = 2**30
 """Bytes that the tensors saved for backward may take."""
@@ -76,7 +77,7 @@ class Problem:
             check_count(batch_size, "batch_size")
         self.module, self.criterion, self.forward = module, criterion, forward
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
-        like = self.parameters[0]
+        like = next((p for p in self.parameters if p.is_floating_point()), self.parameters[0])
         self.X, self.y = _tensor(X, like), _tensor(y, like)
         if not self.y.is_floating_point():
             self.y = self.y.long()  # the losses of torch know no other integers
@@ -108,7 +109,7 @@ class Problem:
     def owned(self):
         """Return the same problem on a copy of the module, which nobody else can change."""
         own = copy.copy(self)
-        own.module = copied(self.module)
+        own.module = differentiable_copy(self.module)
         parameters = dict(own.module.named_parameters())
         own.parameters = [parameters[name] for name in self.names]
         return own
@@ -116,7 +117,7 @@ class Problem:
     def by_all_weights(self):
         """Return the same problem on a copy of the module whose frozen weights count too."""
         own = copy.copy(self)
-        own.module = copied(self.module)
+        own.module = differentiable_copy(self.module)
         named = [(name, p) for name, p in own.module.named_parameters() if p.is_floating_point()]
         own.names = [name for name, _ in named]
         own.parameters = [parameter.requires_grad_() for _, parameter in named]
@@ -205,16 +206,6 @@ class Problem:
             kept = self.sample_losses(self.outputs(rows), self.y[rows])
         del kept
         return sum(storages.values())
-
-
-def copied(module):
-    """Return a copy of a module.
-
-    What older norms compute in a hook is part of a graph, of which there is no copy.
-    """
-    values = [value for child in module.modules() for value in vars(child).values()]
-    computed = [v for v in values if isinstance(v, torch.Tensor) and v.grad_fn is not None]
-    return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
 
 
 @contextmanager

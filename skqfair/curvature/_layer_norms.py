@@ -228,9 +228,7 @@ _CONVOLUTIONS = (
 _RULES = {
     nn.Linear: _linear,
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
-    nn.BatchNorm1d: _batchnorm,
-    nn.BatchNorm2d: _batchnorm,
-    nn.BatchNorm3d: _batchnorm,
+    _BatchNorm: _batchnorm,
     nn.LayerNorm: _layernorm,
     nn.GroupNorm: _groupnorm,
     nn.Embedding: _embedding,

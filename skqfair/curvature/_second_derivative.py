@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from skqfair._groups import Groups
+from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.curvature._gradients import mean_gradient
-from skqfair.curvature._group_losses import Problem, copied, evaluating
+from skqfair.curvature._group_losses import Problem, evaluating
 from skqfair.curvature._hessian import Hessian
 from skqfair.exceptions import DoubleBackwardError
 
@@ -72,7 +73,10 @@ def in_double(problem):
     """
     rows = np.concatenate([_spread(members) for members in problem.members()])
     try:
-        module, criterion = copied(problem.module).double(), copy.deepcopy(problem.criterion)
+        module, criterion = (
+            differentiable_copy(problem.module).double(),
+            copy.deepcopy(problem.criterion),
+        )
         if isinstance(criterion, torch.nn.Module):
             criterion.double()
         groups = Groups(problem.groups.codes[rows], problem.groups.index)

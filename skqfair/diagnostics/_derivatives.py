@@ -24,7 +24,7 @@ from skqfair.curvature import (
 )
 from skqfair.exceptions import DoubleBackwardError
 
-__all__ = ["MEASURES", "expand", "measure"]
+__all__ = ["MEASURES", "expand", "measure", "reason"]
 
 MEASURES = [
     "gradient_norm",
@@ -90,11 +90,12 @@ def _measure(problem, n_eigenvalues, start):
     except ValueError:
         raise
     except Exception as error:
-        return values, largest, _reason(error), converged, vectors
+        return values, largest, reason(error), converged, vectors
     return values, largest, None, converged, vectors
 
 
-def _reason(error):
+def reason(error):
+    """Return why something could not be computed, in a sentence."""
     return str(error) if isinstance(error, DoubleBackwardError) else f"{type(error).__name__}: {error}."
 
 
@@ -133,7 +134,7 @@ def expand(problem, changes):
         except ValueError:
             raise
         except Exception as missing:  # as in _measure
-            error = _reason(missing)
+            error = reason(missing)
             gradient = torch.full_like(gradient, torch.nan)
     if error or problem.no_curvature:
         products = [torch.full_like(d, torch.nan) for d in directions]

@@ -15,7 +15,7 @@ from skqfair.curvature import (
     evaluating,
     trace_method,
 )
-from skqfair.diagnostics._derivatives import expand, measure
+from skqfair.diagnostics._derivatives import expand, measure, reason
 from skqfair.diagnostics._layers import weight_changes
 from skqfair.exceptions import NoCurvatureWarning, SmallGroupWarning
 
@@ -68,7 +68,7 @@ def derive(
         except ValueError:
             raise
         except Exception as error:  # what a module of another's making raises is unknown
-            first.no_curvature = str(error)
+            first.no_curvature = reason(error)
     for problem in others:  # the same network with other weights
         problem.closed_form, problem.trace_method = first.closed_form, first.trace_method
         problem.no_curvature = first.no_curvature

@@ -16,6 +16,7 @@ from skorch import NeuralNetClassifier
 from skqfair._seeding import draw_seed
 from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
+from skqfair.curvature import differentiable_copy
 from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.networks import Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
@@ -84,7 +85,7 @@ class Version:
         trainable = dict(self.network.module.named_parameters())
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(trainable[name].requires_grad if name in trainable else True)
-        return module.eval()
+        return differentiable_copy(module).eval()
 
     @property
     def forward(self):

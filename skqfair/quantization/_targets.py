@@ -1,7 +1,6 @@
 """Which weights of a module can be quantized, by name, and along which axis their channels lie."""
 
 import contextlib
-import copy
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -9,6 +8,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from skqfair._copies import deep_copy
 
 __all__ = [
     "activation_targets",
@@ -170,10 +171,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
     torch.nn.Module
         A copy with the same outputs.
     """
-    for child in module.modules():  # these hooks leave a graph on the weight: no copy takes that
-        for name in _computed(child):
-            setattr(child, name, getattr(child, name).detach())
-    copied = copy.deepcopy(module)
+    copied = deep_copy(module)
     for child in copied.modules():
         if parametrize.is_parametrized(child):
             _fold(child)

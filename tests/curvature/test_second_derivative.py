@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from skqfair import QuantizationDiagnostics
-from skqfair.curvature._group_losses import copied
+from skqfair._copies import deep_copy
 from skqfair.diagnostics import (
     group_hessian_eigenvalues,
     group_hessian_trace,
@@ -124,7 +124,7 @@ def problem(kind, n=120):
 
 def dense(module, X, y):
     """Hessian of the mean loss from finite differences of the gradient in float64."""
-    module = copied(module).double().eval()
+    module = deep_copy(module).double().eval()
     parameters = [p for p in module.parameters() if p.requires_grad]
 
     def gradient():
