@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from skqfair._validation import check_aligned, check_length
-from skqfair.exceptions import EmptyGroupWarning
+from skqfair.exceptions import EmptyGroupWarning, ManyGroupsWarning
 
 __all__ = ["Groups", "columns_of", "encode_groups", "is_names", "named_columns"]
 
+_MANY, _FEW = 50, 10
 _ALL = pd.Index(["all"], name="group")
 
 
@@ -86,8 +87,20 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
         codes, present = _drop_unused(codes, len(uniques))
         if isinstance(getattr(columns[label], "dtype", None), pd.CategoricalDtype):
             _warn_empty([(value,) for value in uniques[~present]], name)
+        _warn_many(int(present.sum()), n_samples, name)
         return Groups(codes, pd.Index(uniques[present], name=label))
     return _intersections(encoded, columns, name)
+
+
+def _warn_many(n_groups, n_samples, name):
+    """Warn of groups that are hardly groups, as values of a continuous feature are."""
+    if n_groups > _MANY or (n_groups == n_samples and n_samples > _FEW):
+        warnings.warn(
+            f"{name} has {n_groups} different values for {n_samples} samples: a gap between so many "
+            "groups is mostly chance. Cut continuous features into a few classes, e.g. with pandas.cut.",
+            ManyGroupsWarning,
+            stacklevel=4,
+        )
 
 
 def columns_of(X, sensitive_features):
@@ -152,6 +165,9 @@ def _intersections(encoded, columns, name):
 
 def _columns(features, name):
     """Return the columns of sensitive features by label."""
+    if isinstance(features, pd.DataFrame) and not features.columns.is_unique:
+        twice = features.columns[features.columns.duplicated()].unique().tolist()
+        raise ValueError(f"{name} has the columns {twice} more than once; give each its own name.")
     if isinstance(features, pd.DataFrame) or hasattr(features, "iter_columns"):
         columns = {label: features[label] for label in features.columns}
     elif isinstance(features, dict):
@@ -192,6 +208,8 @@ def _factorize(values):
             values = values.to_numpy()
     else:
         values = _as_array(values)
+    if values.dtype == np.float16:  # pandas has no index of these
+        values = values.astype(np.float32)
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "extension"
     if kind in "iub" and len(values):
         codes, uniques = _factorize_integers(values)

@@ -10,6 +10,7 @@ __all__ = [
     "DoubleBackwardError",
     "EmptyGroupWarning",
     "ExportError",
+    "ManyGroupsWarning",
     "ModuleOutputError",
     "NoCurvatureWarning",
     "NoModelWithinLimitsWarning",
@@ -34,6 +35,10 @@ class ModuleOutputError(ValueError):
 
 class EmptyGroupWarning(UndefinedMetricWarning):
     """A group has no sample, hence no accuracy, and is left out of a metric."""
+
+
+class ManyGroupsWarning(UserWarning):
+    """So many groups that they are probably values of a continuous feature."""
 
 
 class UnknownLabelWarning(UndefinedMetricWarning):

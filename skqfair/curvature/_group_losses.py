@@ -27,6 +27,9 @@ _TWICE = 4  # times the bytes of a forward that a double backward takes: 3.8 wer
 _MOST = 1000  # samples of a backward: more leave the cache, 1.2 times slower for an MLP
 
 
+_IDS = (nn.Embedding, nn.EmbeddingBag)  # take integers
+
+
 class Problem:
     """A module, samples and a loss, checked, for derivatives by its trainable weights.
 
@@ -78,9 +81,9 @@ class Problem:
         self.module, self.criterion, self.forward = module, criterion, forward
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
         like = next((p for p in self.parameters if p.is_floating_point()), self.parameters[0])
-        self.X, self.y = _tensor(X, like), _tensor(y, like)
-        if not self.y.is_floating_point():
-            self.y = self.y.long()  # the losses of torch know no other integers
+        self.X, self.y = _tensor(X, like, "X"), _targets(y, like, criterion)
+        if not self.X.is_floating_point() and not any(isinstance(m, _IDS) for m in module.modules()):
+            self.X = self.X.to(like.dtype)
         check_length(self.y, len(self.X), "y")
         if not len(self.X):
             raise ValueError("X is empty; at least one sample is needed.")
@@ -338,12 +341,26 @@ def check_count(value, name, least=1, most=math.inf, why=""):
         raise ValueError(f"{name} must be a whole number {limits}{why}, got {value!r}.")
 
 
-def _tensor(values, like):
+def _tensor(values, like, name):
     """Return an array as a tensor beside ``like``, floats in its dtype."""
     if not isinstance(values, torch.Tensor):
-        values = torch.as_tensor(np.require(values, requirements=["C", "W"]))
+        values = np.require(values, requirements=["C", "W"])
+        if values.dtype.kind not in "fiubc":
+            raise ValueError(f"{name} must hold numbers, got {values.dtype}; encode it first.")
+        values = torch.as_tensor(values)
     dtype = like.dtype if values.is_floating_point() else values.dtype
     return values.detach().to(like.device, dtype)
+
+
+def _targets(y, like, criterion):
+    """Return targets as a tensor; positions of classes as integers."""
+    y = _tensor(y, like, "y")
+    classes = criterion is None or isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
+    if y.is_floating_point() and classes and y.ndim == 1:
+        if not y.equal(y.round()):
+            raise ValueError("y must be positions of classes, 0, 1, ...; got fractions.")
+        return y.long()
+    return y if y.is_floating_point() else y.long()  # the losses of torch know no other integers
 
 
 def _sample_losses(criterion):
@@ -353,7 +370,13 @@ def _sample_losses(criterion):
         criterion.reduction = "none"
 
     def losses(outputs, targets):
-        found = criterion(outputs, targets)
+        try:
+            found = criterion(outputs, targets)
+        except IndexError as error:
+            raise ValueError(
+                f"y must be positions of classes, 0 to {outputs.shape[1] - 1} for {outputs.shape[1]} "
+                f"outputs; got {int(targets.min())} to {int(targets.max())}."
+            ) from error
         if found.ndim == 0 and len(outputs) > 1:  # a callable that takes the mean itself
             each = [criterion(o[None], t[None]) for o, t in zip(outputs, targets, strict=True)]
             return torch.stack(each)

@@ -24,7 +24,7 @@ from skqfair.diagnostics._reports import (
     forward_columns,
     group_report,
 )
-from skqfair.diagnostics._versions import Predictor, check_names, find_versions
+from skqfair.diagnostics._versions import Predictor, check_names, find_versions, take_apart
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits
 from skqfair.storage import SavedState
@@ -218,10 +218,12 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         check_aligned(X, y, "y", "X")
         sensitive_features = columns_of(X, sensitive_features)
         check_names(self.estimator, X)
+        self._before, estimator = take_apart(self.estimator)
+        X = X if self._before is None else self._before.transform(X)
         X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
         groups = _encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
-        versions, self.classes_ = find_versions(self, X, y, sensitive_features)
+        versions, self.classes_ = find_versions(self, estimator, X, y, sensitive_features)
         codes = _positions(y, self.classes_)
         self._versions, self._shape = versions, X.shape[1:]
         if isinstance(versions[0], Predictor):
@@ -305,6 +307,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             the prediction differs from the float net's).
         """
         check_is_fitted(self)
+        X = X if self._before is None else self._before.transform(X)
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
         check_sample_shape(X, self._shape, "the diagnostics were fitted on")
         columns, reference = [], None

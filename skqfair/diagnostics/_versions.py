@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from skorch import NeuralNetClassifier
 
@@ -21,7 +22,7 @@ from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.networks import Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
-__all__ = ["Predictor", "Version", "check_names", "find_versions"]
+__all__ = ["Predictor", "Version", "check_names", "find_versions", "take_apart"]
 
 
 @dataclass
@@ -137,6 +138,19 @@ class _Forward:
         return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
 
 
+def take_apart(estimator):
+    """Return the steps before the classifier, None where there are none, and the classifier.
+
+    A frozen pipeline is diagnosed by its last step, on what the others make of X.
+    """
+    pipeline = getattr(estimator, "estimator", None)
+    if not (isinstance(estimator, FrozenEstimator) and isinstance(pipeline, Pipeline)):
+        return None, estimator
+    check_is_fitted(pipeline)
+    before, (_, last) = pipeline[:-1], pipeline.steps[-1]
+    return (before if len(before.steps) else None), FrozenEstimator(last)
+
+
 def check_names(estimator, X):
     """Raise if X has other columns than a frozen estimator was fitted on, as its predict does."""
     fitted = getattr(estimator, "estimator", None)
@@ -144,13 +158,15 @@ def check_names(estimator, X):
         _check_feature_names(fitted, X, reset=False)
 
 
-def find_versions(diagnostics, X, y, sensitive_features):
+def find_versions(diagnostics, estimator, X, y, sensitive_features):
     """Return the versions, the float one first, and the classes.
 
     Parameters
     ----------
     diagnostics : QuantizationDiagnostics
         Its parameters.
+    estimator : FrozenEstimator or estimator
+        What is diagnosed.
     X, y : arrays
         Samples and labels.
     sensitive_features : array-like or None
@@ -161,7 +177,6 @@ def find_versions(diagnostics, X, y, sensitive_features):
     versions : list of Version, or of one Predictor
     classes : ndarray
     """
-    estimator = diagnostics.estimator
     frozen = isinstance(estimator, FrozenEstimator)
     inner = estimator.estimator if frozen else estimator
     if not frozen and _is_fitted(inner):
@@ -265,5 +280,5 @@ def _check_net(inner):
         raise TypeError(
             "estimator must be a skorch.NeuralNetClassifier, a classifier of skqfair, or a "
             f"FrozenEstimator of a fitted one; got {type(inner).__name__}. Of a search pass its "
-            "best_estimator_, of a Pipeline its last step, with X as the steps before it return it."
+            "best_estimator_; a fitted Pipeline goes inside a FrozenEstimator."
         )

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 
 from skqfair._groups import columns_of, encode_groups
 from skqfair._validation import as_labels, check_aligned, check_length
@@ -29,8 +31,9 @@ def parity_report(
 
     Parameters
     ----------
-    estimator : fitted classifier
-        The one that was audited.
+    estimator : fitted classifier, or Pipeline that ends in one
+        The one that was audited. Of a Pipeline the other steps make X for ``exported`` too, unless this
+        is a Pipeline itself.
     exported : OnnxClassifier
         What is deployed.
     X : array-like of shape (n, ...)
@@ -102,6 +105,10 @@ def parity_report(
     check_aligned(y, sensitive_features, "sensitive_features", "y")
     y = as_labels(y, "y")
     groups = encode_groups(sensitive_features, len(y))
+    if isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
+    if isinstance(estimator, Pipeline) and not isinstance(exported, Pipeline):
+        X, estimator = estimator[:-1].transform(X), estimator[-1]  # the file is of the last step
     if not np.array_equal(estimator.classes_, exported.classes_):
         raise ValueError(
             f"estimator and exported must have the same classes_, got {list(estimator.classes_)} and "

@@ -98,7 +98,8 @@ class GroupLookup:
         if not isinstance(index, pd.Index):
             raise ValueError(
                 f"sensitive_features is a Series, so {name} must be a pandas "
-                f"{'frame' if name == 'X' else 'Series'} with the same index; got {type(X).__name__}. "
+                f"{'frame' if name == 'X' else 'Series'} with the same index; got "
+                f"{type(X).__module__.partition('.')[0]}.{type(X).__name__}. "
                 "Pass it as one; for images and other arrays route the groups as metadata: "
                 "sklearn.set_config(enable_metadata_routing=True)."
             )

@@ -13,7 +13,14 @@ from torch.utils.data import (
     default_collate,
 )
 
-__all__ = ["BatchLoader", "TensorData", "WeightedCollate", "WeightedData", "WeightedSkorchData"]
+__all__ = [
+    "BatchLoader",
+    "TensorData",
+    "WeightedCollate",
+    "WeightedData",
+    "WeightedSkorchData",
+    "avoid_single_rows",
+]
 
 
 class TensorData(SkorchDataset):
@@ -104,6 +111,30 @@ class WeightedCollate:
         return {"X": x, **{name: torch.stack([x[name] for x, _ in items]) for name in names}}, y
 
 
+def avoid_single_rows(loader, *, strict):
+    """Let a last batch of one row join the one before, for BatchNorm has no variance of one value.
+
+    Raises
+    ------
+    ValueError
+        If ``strict`` and all batches are of one row, or the loader makes its batches itself.
+    """
+    size = getattr(loader, "batch_size", None)
+    try:
+        n = len(loader.sampler)
+    except (AttributeError, TypeError):  # of another kind, or of unknown length
+        return
+    if not size or getattr(loader, "drop_last", False) or n % size != 1 % size:
+        return
+    if size > 1 and n > size and isinstance(loader, BatchLoader) and loader._by_rows():
+        loader.joins_single_rows = True
+    elif strict:
+        raise ValueError(
+            f"{n} samples in batches of {size} leave a batch of one row, of which BatchNorm has no "
+            "variance; choose another batch_size, or iterator_train__drop_last=True."
+        )
+
+
 class BatchLoader(DataLoader):
     """A DataLoader that takes whole batches from tensor data, in the same order.
 
@@ -139,8 +170,11 @@ class BatchLoader(DataLoader):
         n, size = len(self.sampler), self.batch_size
         if self.drop_last:
             n -= n % size
-        for start in range(0, n, size):
-            rows = slice(start, min(start + size, n))
+        ends = [*range(size, n, size), n] if n else []
+        if self.__dict__.get("joins_single_rows") and n % size == 1 and n > size:
+            del ends[-2]
+        for start, end in zip([0, *ends], ends, strict=False):
+            rows = slice(start, end)
             yield data.rows(rows if order is None else order[rows])
 
     def _draw_order(self):

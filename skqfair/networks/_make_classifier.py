@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 import torch
-from skorch import NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetClassifier
 from skorch.utils import to_tensor
 
 from skqfair.networks._augmentation import augmented
@@ -190,6 +190,13 @@ def make_classifier(
         raise TypeError(
             f"module must be a torch module (class or instance), got {module!r}; the package has "
             "skqfair.networks.MLP and ConvNet."
+        )
+    own = set(inspect.signature(module).parameters) if isinstance(module, type) else set()
+    known = inspect.signature(NeuralNetClassifier.__init__).parameters
+    known = known.keys() | inspect.signature(NeuralNet.__init__).parameters.keys()
+    for name in sorted(set(kwargs) & own - known):
+        raise TypeError(
+            f"{name} is an argument of {module.__name__}, not of the classifier: pass module__{name}."
         )
     if augment is not None and not callable(augment):
         raise TypeError(

@@ -2,6 +2,7 @@
 
 import numbers
 
+import numpy as np
 from torch import nn
 
 __all__ = ["MLP", "check_sizes"]
@@ -15,6 +16,16 @@ def check_sizes(module, **sizes):
                 f"{type(module).__name__} needs {name}, a positive integer, got {size!r}; "
                 f"make_classifier() finds it at fit, elsewhere pass it (in a net as module__{name})."
             )
+
+
+def check_widths(module, name, widths, least=0):
+    """Raise if a parameter is no sequence of positive integers."""
+    fits = isinstance(widths, (list, tuple, np.ndarray)) and len(widths) >= least
+    if not fits or not all(isinstance(w, numbers.Integral) and w >= 1 for w in widths):
+        raise ValueError(
+            f"{type(module).__name__}: {name} must be a sequence of positive integers, e.g. (16, 32); "
+            f"got {widths!r}."
+        )
 
 
 class MLP(nn.Sequential):
@@ -64,6 +75,7 @@ class MLP(nn.Sequential):
     ):
         super().__init__()
         check_sizes(self, n_features=n_features, n_classes=n_classes)
+        check_widths(self, "hidden_sizes", hidden_sizes)
         self.add_module("flatten", nn.Flatten())
         width = n_features
         for i, units in enumerate(hidden_sizes):

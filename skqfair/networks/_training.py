@@ -3,11 +3,13 @@
 import weakref
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from skorch.utils import TeeGenerator
+from torch.nn.modules.batchnorm import BatchNorm1d, _BatchNorm
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from skqfair.networks._batches import (
@@ -16,6 +18,7 @@ from skqfair.networks._batches import (
     WeightedCollate,
     WeightedData,
     WeightedSkorchData,
+    avoid_single_rows,
 )
 from skqfair.networks._interrupts import raised_interrupts
 from skqfair.networks._own_folders import give_back_folders, own_folders
@@ -117,6 +120,11 @@ class TensorTraining:
     def get_iterator(self, dataset, training=False):
         """Return the loader; a collate function of the user's gets the items without their weights."""
         iterator = super().get_iterator(dataset, training=training)
+        norms = [m for m in self.module_.modules() if isinstance(m, _BatchNorm)] if training else []
+        if norms:
+            own = any(_has_own_train(m) for m in self.module_.modules())
+            strict = not own and any(isinstance(m, BatchNorm1d) for m in norms)
+            avoid_single_rows(iterator, strict=strict)
         inner = dataset.dataset if isinstance(dataset, Subset) else dataset
         collate = getattr(iterator, "collate_fn", default_collate)
         if isinstance(inner, WeightedData) and collate is not default_collate:
@@ -238,7 +246,7 @@ def tensor_training(net, sample_weight=None, base=TensorTraining, **state):
         net.__dict__.update(_OURS)
     net.__dict__.update(state, kept_={})  # what is found out once in a training
     if sample_weight is not None:
-        weights = torch.as_tensor(sample_weight, dtype=torch.float64)
+        weights = torch.tensor(np.asarray(sample_weight), dtype=torch.float64)
         net.__dict__["sample_weight_"] = (weights / weights.mean()).float()
     try:
         with raised_interrupts():

@@ -53,6 +53,7 @@ class Network:
                 "and use make_classifier(module) to wrap a torch module."
             )
         _check_criterion(inner)
+        _check_numbers(inner)
         if self.frozen:
             _check_trained(inner)
         if self.frozen:  # not by skorch's own pickling, which some modules refuse
@@ -312,6 +313,24 @@ def _check_criterion(net):
             f"torch.nn.NLLLoss (it returns probabilities), got {name}; set "
             "criterion=torch.nn.CrossEntropyLoss and let the module return one logit for each class."
         )
+
+
+def _check_numbers(net):
+    """Raise for a device that is not there, and for sizes of batches and numbers of epochs below 1."""
+    try:
+        torch.empty(0, device=net.device or "cpu")
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"device={net.device!r} of the net cannot be used here ({str(error).splitlines()[0][:80]}); "
+            "set device='cpu'."
+        ) from error
+    limits = {"batch_size": 1, "max_epochs": 0}
+    for name, least in limits.items():
+        value = getattr(net, name)
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or not (value >= least or (name == "batch_size" and value == -1)):
+            allowed = ", or -1 for all samples" if name == "batch_size" else ""
+            raise ValueError(f"{name} of the net must be an integer >= {least}{allowed}; got {value!r}.")
 
 
 def _check_trained(net):

@@ -61,7 +61,7 @@ def quantize(
     ------
     ValueError
         For bits outside 2..16, an unknown granularity or calibration, an axis that is not there,
-        or values that are not finite.
+        or a tensor that is empty, sparse, not of floats, or not finite.
 
     References
     ----------
@@ -79,11 +79,7 @@ def quantize(
     >>> scale.flatten()
     tensor([0.3333, 1.3333])
     """
-    if isinstance(tensor, np.ndarray):
-        tensor = np.require(tensor, requirements=["C", "W"])
-    tensor = torch.as_tensor(tensor).detach()
-    if not tensor.is_floating_point():
-        raise ValueError(f"tensor must be floating point, got dtype {tensor.dtype}; cast it first.")
+    tensor = _dense(tensor)
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(
             "tensor must be finite, got NaN or infinity; a diverged training is the usual cause."
@@ -97,6 +93,29 @@ def quantize(
         tensor, bits, per_channel=granularity == "per_channel", calibration=calibration, axis=axis
     )
     return quantized.codes, quantized.scale
+
+
+def _dense(tensor):
+    """Return a tensor of floats that torch can count with."""
+    if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "fiub":
+        tensor = torch.as_tensor(np.require(tensor, requirements=["C", "W"]))
+    try:
+        tensor = torch.as_tensor(tensor).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"tensor must be a tensor or array of floats, got {type(tensor).__name__}."
+        ) from error
+    if tensor.layout != torch.strided:
+        raise ValueError(f"tensor must be dense, got layout {tensor.layout}; use tensor.to_dense().")
+    if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
+        raise ValueError(
+            f"tensor must be floating point of 16 bits or more, got dtype {tensor.dtype}; cast it first."
+        )
+    if not tensor.numel():
+        raise ValueError(
+            f"tensor is empty, of shape {tuple(tensor.shape)}: there is nothing to quantize."
+        )
+    return tensor
 
 
 def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):
