@@ -74,7 +74,11 @@ def main():
     options = parser.parse_args()
 
     faces = load_utkface(options.folder, image_size=options.image_size, n_jobs=-1)
-    X, y, groups = faces.data, faces.target, faces.sensitive_features["ethnicity"]
+    X, y, groups = (
+        faces.data.astype(np.float32) / 255,
+        faces.target,
+        faces.sensitive_features["ethnicity"],
+    )
     rows = train_test_split(
         np.arange(len(X)),
         train_size=N_TRAIN,

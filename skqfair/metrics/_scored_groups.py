@@ -99,7 +99,7 @@ class GroupLookup:
             raise ValueError(
                 f"sensitive_features is a Series, so {name} must be a pandas "
                 f"{'frame' if name == 'X' else 'Series'} with the same index; got "
-                f"{type(X).__module__.partition('.')[0]}.{type(X).__name__}. "
+                f"{'polars.' * type(X).__module__.startswith('polars')}{type(X).__name__}. "
                 "Pass it as one; for images and other arrays route the groups as metadata: "
                 "sklearn.set_config(enable_metadata_routing=True)."
             )
