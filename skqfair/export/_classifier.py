@@ -5,13 +5,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx.external_data_helper import uses_external_data
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import validate_data
 
 from skqfair._losses import log_probabilities
 from skqfair._validation import cast, check_sample_shape
-from skqfair.export._metadata import read
+from skqfair.export._metadata import is_intact, read
 from skqfair.export._session import open_session, run
 
 __all__ = ["OnnxClassifier"]
@@ -57,7 +59,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     FileNotFoundError
         At first use, if there is no such file.
     ValueError
-        At first use, if it is truncated, no ONNX model, or not written by :func:`to_onnx`.
+        At first use, if it is truncated, damaged, no ONNX model, has weights in other files, or was not
+        written by :func:`to_onnx`.
 
     See Also
     --------
@@ -232,16 +235,24 @@ class _Loaded:
 
     def _open(self, name):
         try:
+            model = onnx.load_from_string(self.content)
+        except Exception as error:
+            raise _not_loaded(name, error) from error
+        _check_content(model, name)
+        try:
             self.session = open_session(self.content, self.n_threads)
         except Exception as error:
-            raise ValueError(
-                f"{name} cannot be loaded: it is truncated or no ONNX model ({error}). Export the "
-                "estimator again."
-            ) from error
+            raise _not_loaded(name, error) from error
         try:
             self.metadata = read(self.session.get_modelmeta().custom_metadata_map)
         except ValueError as error:
             raise ValueError(f"{name} cannot be used: {error}") from error
+        columns, n_classes = self.session.get_outputs()[0].shape[-1], len(self.metadata.classes)
+        if isinstance(columns, int) and columns != n_classes:
+            raise ValueError(
+                f"{name} cannot be used: it has {columns} outputs for {n_classes} classes; export the "
+                "estimator again."
+            )
 
     def __getstate__(self):
         return {"path": self.path, "n_threads": self.n_threads, "content": self.content}
@@ -249,6 +260,37 @@ class _Loaded:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._open("the pickled model")
+
+
+def _not_loaded(name, error):
+    return ValueError(
+        f"{name} cannot be loaded: it is truncated or no ONNX model ({error}). Export the estimator "
+        "again."
+    )
+
+
+def _check_content(model, name):
+    """Raise for a model whose weights are in other files, or are not those that were written."""
+    outside = [tensor.name for tensor in _tensors(model.graph) if uses_external_data(tensor)]
+    if outside:
+        raise ValueError(
+            f"{name} cannot be used: the weights {outside[:3]} are in another file, of which nothing is "
+            "known here. Save it as one file: onnx.save(onnx.load(path), path)."
+        )
+    if not is_intact(model):
+        raise ValueError(
+            f"{name} is damaged or was changed: its digest is not that of what it computes. Export the "
+            "estimator again."
+        )
+
+
+def _tensors(graph):
+    """Yield all tensors that a graph holds."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from [*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors]
+        for inner in [*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs]:
+            yield from _tensors(inner)
 
 
 def _check_count(value, name):

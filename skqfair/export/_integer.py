@@ -108,13 +108,14 @@ def unquantized_outputs(graph):
     for node in graph:
         if node.op_type == "Conv" and _is_integer_layer(node):
             value = _after_relu(node.outputs[0])
-            if not _reaches_quantizers(value):
+            # before other operations, such as a SiLU, the module has no rounding, and none is made
+            if not _reaches_quantizers(value) and _reaches_only(value, ("Add", *_POOLS)):
                 found.append(value)
     convolved = set(found)
     for node in graph:
         if node.op_type in _POOLS and node.inputs[0] not in convolved:
             before = node.inputs[0].producer()
-            if before is not None and before.op_type == "Relu":
+            if before is not None and _is_relu(before):
                 before = before.inputs[0].producer()
             if before is not None and before.op_type == "Add" and convolved & set(before.inputs):
                 found.append(node.inputs[0])
@@ -167,19 +168,32 @@ def _is_dequantized(value):
 
 def _after_relu(value):
     node = only_user(value)
-    return node.outputs[0] if node is not None and node.op_type == "Relu" else value
+    return node.outputs[0] if node is not None and _is_relu(node) else value
+
+
+def _is_relu(node):
+    """Tell whether a node is a ReLU or ReLU6, which runtimes take into the quantizer that follows."""
+    if node.op_type != "Clip":
+        return node.op_type == "Relu"
+    low = node.inputs[1] if len(node.inputs) > 1 else None
+    return low is not None and low.const_value is not None and values_of(low) == 0
 
 
 def _reaches_quantizers(value):
     """Tell whether only quantizers use ``value``, perhaps after pooling or reshaping."""
+    return _reaches_only(value, ("QuantizeLinear",))
+
+
+def _reaches_only(value, kinds):
+    """Tell whether only nodes of some kinds use ``value``, perhaps after pooling or reshaping."""
     uses = list(value.uses())
     if not uses or value.is_graph_output():
         return False
     return all(
-        use.node.op_type == "QuantizeLinear"
+        use.node.op_type in (*kinds, "QuantizeLinear")
         or (
             use.node.op_type in ("MaxPool", "Reshape", "Flatten", "Transpose")
-            and _reaches_quantizers(use.node.outputs[0])
+            and _reaches_only(use.node.outputs[0], kinds)
         )
         for use in uses
     )

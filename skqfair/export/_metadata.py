@@ -1,5 +1,6 @@
 """What the file says about itself: labels, input, bits, version and the audit."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 
@@ -7,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from skqfair._version import __version__
-from skqfair.quantization import input_quantizers
 
-__all__ = ["Metadata", "describe", "read"]
+__all__ = ["Metadata", "describe", "is_intact", "read", "sign"]
 
 _FORMAT = 1
 _PREFIX = "skqfair."
+_DIGEST = _PREFIX + "digest"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def describe(estimator, network, report):
     -------
     dict of str to str
     """
+    from skqfair.quantization import input_quantizers  # with torch, which reading does without
+
     names = getattr(estimator, "feature_names_in_", None)
     quantizers = input_quantizers(estimator.module_)
     entries = {
@@ -94,6 +97,22 @@ def describe(estimator, network, report):
     return {_PREFIX + name: json.dumps(entry) for name, entry in entries.items()}
 
 
+def sign(model):
+    """Add a digest of all that an onnx.ModelProto computes to its metadata."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = _DIGEST, json.dumps(_digest(model))
+
+
+def is_intact(model):
+    """Tell whether the digest of an onnx.ModelProto is that of its graph; True where it has none."""
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    return _DIGEST not in found or found[_DIGEST] == json.dumps(_digest(model))
+
+
+def _digest(model):
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
+
+
 def read(entries):
     """Return the :class:`Metadata` in the strings of a file.
 
@@ -111,11 +130,11 @@ def read(entries):
     ValueError
         If they are not of this package, or of another format.
     """
-    found = {
-        name.removeprefix(_PREFIX): json.loads(entry)
-        for name, entry in entries.items()
-        if name.startswith(_PREFIX)
-    }
+    own = {name.removeprefix(_PREFIX): e for name, e in entries.items() if name.startswith(_PREFIX)}
+    try:
+        found = {name: json.loads(entry) for name, entry in own.items()}
+    except ValueError as error:
+        raise ValueError(f"its metadata are damaged: {error}; export the estimator again.") from error
     if "format" not in found:
         raise ValueError("it has no metadata of skqfair; write it with skqfair.export.to_onnx.")
     if found["format"] != _FORMAT:
@@ -126,8 +145,14 @@ def read(entries):
     missing = set(Metadata.__dataclass_fields__) - set(found)
     if missing:
         raise ValueError(f"its metadata lack {sorted(missing)}; export the estimator again.")
+    try:
+        classes = _decode_labels(found["classes"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            "the labels in its metadata are damaged; export the estimator again."
+        ) from error
     return Metadata(
-        classes=_decode_labels(found["classes"]),
+        classes=classes,
         input_shape=tuple(found["input_shape"]),
         **{
             name: found[name]

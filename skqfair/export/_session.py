@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 
@@ -31,9 +32,39 @@ def open_session(content, n_threads=None):
     options.log_severity_level = 4  # what goes wrong is raised
     if not _sums_are_exact():
         options.add_session_config_entry("session.x64quantprecision", "1")
+        content = _with_own_weights(content)
     if n_threads is not None:
         options.intra_op_num_threads = n_threads
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _with_own_weights(content):
+    """Return a model in which each layer has its own copy of its weight.
+
+    onnxruntime widens weights of bytes for such processors, and fails at one that two layers share.
+    """
+    model = onnx.load_from_string(content)
+    graph, taken = model.graph, set()
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    for node in list(graph.node):
+        for position, name in enumerate(node.input):
+            maker = makers.get(name)
+            if maker is None or maker.input[0] not in stored:
+                continue
+            if maker.input[0] not in taken:
+                taken.add(maker.input[0])
+                continue
+            own = onnx.NodeProto()
+            own.CopyFrom(maker)
+            for i, original in enumerate(maker.input):
+                tensor = graph.initializer.add()
+                tensor.CopyFrom(stored[original])
+                tensor.name = own.input[i] = f"{original}.{node.output[0]}.{position}"
+            own.name, own.output[0] = "", f"{own.input[0]}.float"
+            node.input[position] = own.output[0]
+            graph.node.insert(list(graph.node).index(node), own)
+    return model.SerializeToString()
 
 
 @lru_cache

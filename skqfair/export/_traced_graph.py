@@ -17,7 +17,7 @@ from skqfair.quantization import ActivationQuantizer, drop_quantizers, input_qua
 
 __all__ = ["trace"]
 
-_VERSION = 21  # of the quantizing operators: the first with 16-bit codes
+_VERSION = 13  # of the quantizing operators, for bytes
 _ALONE = threading.Lock()  # torch.export is not made for threads
 
 
@@ -62,6 +62,12 @@ def trace(module, example, opset):
     except Exception as error:
         raise ExportError(_explain(type(module).__name__, error)) from error
     model = program.model
+    if isinstance(model.graph.inputs[0].shape[0], int):
+        raise ExportError(
+            f"the module {type(module).__name__} cannot be exported for any number of samples: forward "
+            "makes it a constant, as len(x) and int(x.shape[0]) do; write x.shape[0], or x.flatten(1) "
+            "for x.reshape(len(x), -1)."
+        )
     found = _parameters(marked, model.graph)
     names = [value.name for values in found.values() for value in values]
     with _ALONE, _quiet(), opaque(model.graph, names):

@@ -1,12 +1,14 @@
 """Write a fitted classifier to an ONNX file that is complete or not there."""
 
 import contextlib
+import glob
 import os
 import secrets
+import stat
+import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -21,7 +23,8 @@ from skqfair.export._integer import (
     quantize_outputs,
     unquantized_outputs,
 )
-from skqfair.export._metadata import describe
+from skqfair.export._metadata import describe, sign
+from skqfair.export._opsets import TRACED, check_opset, ir_version, lowered
 from skqfair.export._session import measure, open_session, run
 from skqfair.export._traced_graph import trace
 from skqfair.export._weights import StoredWeight, fold_batchnorm, fold_transposes, store
@@ -30,8 +33,7 @@ from skqfair.quantization import input_quantizers
 
 __all__ = ["to_onnx"]
 
-_OPSET, _OPSET_INT2 = 21, 25  # the first with 16-bit and 4-bit, and with 2-bit integers
-_IR_VERSION, _IR_VERSION_INT2 = 10, 13
+_ABANDONED = 3600  # seconds
 _CHECKED_ROWS = 5
 _EXACT = 1e-4  # largest difference of outputs, times their size
 _ROUNDED, _TYPICAL = 0.25, 0.05  # largest and median, times their range, where inputs are quantized
@@ -62,8 +64,9 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
         each addition; see :func:`parity_report` for what that does to the groups. Without it the
         graph computes what ``module_`` computes.
     opset : int, optional
-        Version of the ONNX operators, at least 21, and 25 for weights of 2 bits; that is also the
-        default.
+        Version of the ONNX operators: at least 25 for weights of 2 bits, 21 for those of 3, 4 and 9 to
+        16 bits, else 13. The default is 21, or 25 where it is needed. Below 18 not all operations
+        can be written.
     report : DataFrame, optional
         What :func:`skqfair.metrics.group_report` returned for the audited model, to be kept in the
         metadata of the file, with its FVO.
@@ -117,19 +120,23 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
         name: StoredWeight.of(tensor)
         for name, tensor in getattr(estimator, "quantized_weights_", {}).items()
     }
-    opset = _check_opset(opset, weights)
+    opset = check_opset(opset, weights)
     metadata = describe(estimator, network, report)
     if X_example is None:
         X = _made_up(estimator)
     else:
         X = estimator._prediction_input(X_example)[1]
     example = torch.as_tensor(np.resize(X[:2], (2, *X.shape[1:])))
-    model, parameters = trace(estimator.module_, example, opset)
+    model, parameters = trace(estimator.module_, example, max(opset, TRACED))
     _use_integers(model, parameters, weights, None if X_example is None else X)
-    model.ir_version = _IR_VERSION if opset < _OPSET_INT2 else _IR_VERSION_INT2
+    model.ir_version = ir_version(opset)
     model.producer_name, model.producer_version = "skqfair", __version__
     model.metadata_props.update(metadata)
-    content = ir.to_proto(model).SerializeToString()
+    written = ir.to_proto(model)
+    if opset < TRACED:
+        written = lowered(written, opset)
+    sign(written)
+    content = written.SerializeToString()
     _check_outputs(content, estimator, network, X)
     _write(target, content)
     return path
@@ -171,27 +178,14 @@ def _check_path(path):
     return target
 
 
-def _check_opset(opset, weights):
-    tiny = any(weight.dtype == ir.DataType.INT2 for weight in weights.values())
-    least = _OPSET_INT2 if tiny else _OPSET
-    if opset is None:
-        return least
-    most = onnx.defs.onnx_opset_version()
-    if isinstance(opset, bool) or not isinstance(opset, int) or not least <= opset <= most:
-        why = "weights of 2 bits" if tiny else "integers of 4 and 16 bits"
-        raise ValueError(
-            f"opset must be an integer from {least}, the first for {why}, to {most}, the last that the "
-            f"installed onnx knows; got {opset!r}."
-        )
-    return opset
-
-
 def _made_up(estimator):
-    """Return samples of the shape that the module takes; zeros where it takes whole numbers."""
+    """Return samples of the shape that the module takes; numbers that all its embeddings know."""
     shape, dtype = (_CHECKED_ROWS, *estimator.input_shape_), estimator._input_dtype
-    if dtype.kind != "f":
-        return np.zeros(shape, dtype=dtype)
-    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    rng = np.random.default_rng(0)
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    sizes = [getattr(m, "num_embeddings", None) for m in estimator.module_.modules()]
+    return rng.integers(0, min((size for size in sizes if size), default=1), shape).astype(dtype)
 
 
 def _use_integers(model, parameters, weights, X):
@@ -220,6 +214,11 @@ def _check_outputs(content, estimator, network, X):
     """Raise if the written model computes something else than the module."""
     X = X[:_CHECKED_ROWS]
     wanted = network.outputs(X, estimator.module_).double().numpy()
+    if not np.isfinite(wanted).all():
+        raise ExportError(
+            f"{type(estimator.module_).__name__} gives outputs that are not finite for the samples that "
+            "the export is checked on; pass some of yours as X_example."
+        )
     try:
         got = run(open_session(content, 1), X)
     except Exception as error:
@@ -242,15 +241,26 @@ def _check_outputs(content, estimator, network, X):
 
 
 def _write(target, content):
-    """Write a file that is complete or not there."""
-    part = target.parent / f".{secrets.token_hex(8)}.part"
+    """Write a file that is complete or not there, with the permissions of the one that was there."""
+    _remove_leftovers(target)
+    part = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
     try:
         with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def _remove_leftovers(target):
+    """Remove what writers of this file that were killed have left, an hour ago or more."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED:
+                part.unlink()

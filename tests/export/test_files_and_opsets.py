@@ -1,0 +1,292 @@
+"""What the file holds, what may become of it, and what older runtimes can read."""
+
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from skqfair import QuantizedClassifier
+from skqfair.exceptions import ExportError
+from skqfair.export import OnnxClassifier, _session, _writer, parity_report, to_onnx
+from skqfair.networks import MLP, ConvNet, make_classifier
+
+
+@pytest.fixture(scope="module")
+def rows():
+    X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    return X, (X[:, 0] > 0).astype(int)
+
+
+@pytest.fixture(scope="module")
+def images():
+    X = np.random.default_rng(0).normal(size=(200, 3, 12, 12)).astype(np.float32)
+    return X, (X[:, 0].mean((1, 2)) > 0).astype(int)
+
+
+def fitted(module, X, y, **options):
+    options = {"weight_bits": 8, "activation_bits": 8, "random_state": 0, **options}
+    torch.manual_seed(0)
+    return QuantizedClassifier(make_classifier(module, max_epochs=2), **options).fit(X, y)
+
+
+class Twice(nn.Module):
+    """Layers that are called twice."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+        kind = (lambda n: nn.Conv2d(n, 6, 3, padding=1)) if images else (lambda n: nn.Linear(n, 6))
+        self.first, self.shared, self.output = kind(3 if images else 6), kind(6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.shared(torch.relu(self.shared(torch.relu(self.first(x))))))
+        return self.output(x.mean((2, 3)) if self.images else x)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kind", ["rows", "images"])
+def test_shared_layers_on_any_processor(request, tmp_path, monkeypatch, kind, exact):
+    X, y = request.getfixturevalue(kind)
+    monkeypatch.setattr(_session, "_sums_are_exact", lambda: exact)
+    clf = fitted(Twice(kind == "images"), X, y)
+    exported = OnnxClassifier(to_onnx(clf, tmp_path / "model.onnx", X_example=X))
+    assert (exported.predict(X) == clf.predict(X)).mean() >= 0.995
+    stored = {tensor.name for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    assert len([name for name in stored if name.startswith("shared.weight.codes")]) == 1
+
+
+class Length(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.layer(x.reshape(len(x), -1))
+
+
+def test_a_fixed_number_of_samples_is_named(rows, tmp_path):
+    with pytest.raises(ExportError, match=r"Length .* makes it a constant, as len\(x\).*x\.shape"):
+        to_onnx(fitted(Length, *rows), tmp_path / "model.onnx")
+    assert not os.listdir(tmp_path)
+
+
+class Masked(nn.Module):
+    """An encoder that leaves padding out; of nothing but padding it makes NaN."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 8, padding_idx=0)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, x):
+        mask = x == 0
+        hidden = self.encoder(self.embed(x), src_key_padding_mask=mask)
+        return self.output((hidden * ~mask[..., None]).sum(1) / (~mask).sum(1, keepdim=True))
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:The PyTorch API of nested tensors")
+def test_an_encoder_with_a_mask_needs_no_example(tmp_path):
+    ids = np.random.default_rng(0).integers(1, 20, (200, 7))
+    ids[::2, 4:] = 0
+    clf = fitted(Masked, ids, (ids[:, 0] > 9).astype(int), activation_bits=None)
+    exported = OnnxClassifier(to_onnx(clf, tmp_path / "model.onnx"))
+    np.testing.assert_allclose(exported.predict_proba(ids), clf.predict_proba(ids), atol=1e-5)
+
+
+class Inverted(nn.Module):
+    """A block of MobileNetV2."""
+
+    def __init__(self, activation, n_in, n_out, stride):
+        super().__init__()
+        wide = 3 * n_in
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(n_in, wide, 1, bias=False), nn.BatchNorm2d(wide), activation()),
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
+            *(nn.BatchNorm2d(wide), activation()),
+            *(nn.Conv2d(wide, n_out, 1, bias=False), nn.BatchNorm2d(n_out)),
+        )
+        self.residual = stride == 1 and n_in == n_out
+
+    def forward(self, x):
+        return x + self.layers(x) if self.residual else self.layers(x)
+
+
+class Mobile(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), activation()),
+            *(
+                Inverted(activation, 8, 8, 1),
+                Inverted(activation, 8, 12, 2),
+                Inverted(activation, 12, 12, 1),
+            ),
+        )
+        self.output = nn.Linear(12, 2)
+
+    def forward(self, x):
+        return self.output(self.layers(x).mean((2, 3)))
+
+
+def roundings(path):
+    """Return how many values are rounded, and the operators whose outputs are."""
+    graph = onnx.load(path).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    return len(quantizers), [made_by[n.input[0]].op_type for n in quantizers if n.input[0] in made_by]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.LeakyReLU, nn.GELU])
+def test_no_activation_is_rounded_twice(images, tmp_path, activation):
+    X, y = images
+    clf = fitted(Mobile(activation), X, y)
+    to_onnx(clf, tmp_path / "plain.onnx")
+    to_onnx(clf, tmp_path / "integer.onnx", X_example=X)
+    n_inputs = 11  # ten convolutions and a linear layer
+    plain, integer = (roundings(tmp_path / name) for name in ("plain.onnx", "integer.onnx"))
+    assert plain[0] == n_inputs
+    # besides: convolutions before an addition, and the sum before the mean
+    assert integer[0] <= n_inputs + 5
+    assert "Conv" in integer[1]
+    before = [kind for kind in integer[1] if kind == "Conv"]
+    assert len(before) <= 3
+    exported = OnnxClassifier(tmp_path / "integer.onnx")
+    report = parity_report(clf, exported, X, y, sensitive_features=y)
+    assert report["agreement"].min() >= 0.995
+
+
+@pytest.mark.parametrize("opset", [13, 14, 15, 16, 17, 18, 19, 20, 21])
+@pytest.mark.parametrize("kind", ["rows", "images"])
+def test_old_operators(request, tmp_path, kind, opset):
+    X, y = request.getfixturevalue(kind)
+    clf = fitted(MLP if kind == "rows" else ConvNet(3, 2, widths=(4, 8)), X, y)
+    path = to_onnx(clf, tmp_path / "model.onnx", opset=opset, X_example=X)
+    model = onnx.load(path)
+    assert [entry.version for entry in model.opset_import] == [opset]
+    onnx.checker.check_model(model)
+    exported = OnnxClassifier(path)
+    assert (exported.predict(X) == clf.predict(X)).mean() >= 0.995
+    types = {tensor.data_type for tensor in model.graph.initializer if tensor.name.endswith(".codes")}
+    assert types <= {onnx.TensorProto.INT8, onnx.TensorProto.INT32}
+
+
+@pytest.mark.parametrize(("bits", "least"), [(2, 25), (4, 21), (12, 21), (8, 13)])
+def test_the_integers_decide(rows, tmp_path, bits, least):
+    clf = fitted(MLP, *rows, weight_bits=bits, activation_bits=None)
+    with pytest.raises(ValueError, match=rf"opset must be an integer from {least}, the first for"):
+        to_onnx(clf, tmp_path / "model.onnx", opset=least - 1)
+    to_onnx(clf, tmp_path / "model.onnx", opset=least)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_operations_without_an_older_form(rows, tmp_path):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.layer = nn.LayerNorm(6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.layer(self.norm(x))
+
+    with pytest.raises(
+        ExportError, match=r"cannot be written in opset 15: .*LayerNorm.*use 18 or a later"
+    ):
+        to_onnx(fitted(Normed, *rows), tmp_path / "model.onnx", opset=15)
+    assert not os.listdir(tmp_path)
+
+
+def test_permissions_are_kept(rows, tmp_path):
+    clf, path = fitted(MLP, *rows), tmp_path / "model.onnx"
+    to_onnx(clf, path)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    path.chmod(0o600)
+    to_onnx(clf, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nothing_half_written_stays(rows, tmp_path, monkeypatch):
+    clf, path = fitted(MLP, *rows), tmp_path / "model.onnx"
+    for number, age in enumerate((2 * 3600, 5)):  # of a writer that was killed, and of one at work
+        left = tmp_path / f".model.onnx.{number}.part"
+        left.write_bytes(b"half")
+        os.utime(left, (time.time() - age,) * 2)
+    to_onnx(clf, path)
+    assert sorted(os.listdir(tmp_path)) == [".model.onnx.1.part", "model.onnx"]
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_writer.os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        to_onnx(clf, path)
+    assert sorted(os.listdir(tmp_path)) == [".model.onnx.1.part", "model.onnx"]
+
+
+def test_weights_in_other_files_are_refused(rows, tmp_path, monkeypatch):
+    clf, path = fitted(MLP, *rows), tmp_path / "model.onnx"
+    to_onnx(clf, path)
+    onnx.save(
+        onnx.load(path),
+        tmp_path / "split.onnx",
+        save_as_external_data=True,
+        location="w",
+        size_threshold=0,
+    )
+    monkeypatch.chdir(tmp_path)  # where onnxruntime would look for it
+    with pytest.raises(ValueError, match=r"split\.onnx' cannot be used: the weights .* in another file"):
+        OnnxClassifier("split.onnx").fit()
+
+
+def test_what_was_changed_is_refused(rows, tmp_path):
+    path = to_onnx(fitted(MLP, *rows), tmp_path / "model.onnx")
+    model = onnx.load(path)
+    codes = next(t for t in model.graph.initializer if t.name.endswith("weight.codes"))
+    raw = bytearray(codes.raw_data)
+    raw[3] ^= 1
+    codes.raw_data = bytes(raw)
+    with pytest.raises(ValueError, match="is damaged or was changed: its digest is not"):
+        OnnxClassifier(model.SerializeToString()).fit()
+    content = bytearray(path.read_bytes())
+    refused = 0
+    places = np.random.default_rng(0).integers(0, len(content), 60)
+    for place in places:
+        content[place] ^= 4
+        try:
+            OnnxClassifier(bytes(content)).fit()
+        except ValueError:
+            refused += 1
+        content[place] ^= 4
+    assert refused >= 55  # the rest are metadata
+
+
+def test_as_many_classes_as_outputs(rows, tmp_path):
+    path = to_onnx(fitted(MLP, *rows), tmp_path / "model.onnx")
+    model = onnx.load(path)
+    entry = next(e for e in model.metadata_props if e.key == "skqfair.classes")
+    entry.value = '{"dtype": "<i8", "values": [0, 1, 2]}'
+    with pytest.raises(ValueError, match="it has 2 outputs for 3 classes"):
+        OnnxClassifier(model.SerializeToString()).fit()
+
+
+def test_predictions_do_without_torch(rows, tmp_path):
+    X, y = rows
+    clf = fitted(MLP, X, y)
+    path = to_onnx(clf, tmp_path / "model.onnx")
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import sys, numpy; from skqfair.export import OnnxClassifier\n"
+        f"labels = OnnxClassifier({str(path)!r}).predict(numpy.load({str(tmp_path / 'X.npy')!r}))\n"
+        "print('torch' in sys.modules or 'skorch' in sys.modules, int(labels.sum()))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", str(int(clf.predict(X).sum()))]
