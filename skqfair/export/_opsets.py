@@ -10,7 +10,6 @@ __all__ = ["TRACED", "check_opset", "ir_version", "lowered"]
 
 _FIRST = {ir.DataType.INT2: 25, ir.DataType.INT4: 21, ir.DataType.INT16: 21}  # 8-bit weights: 13
 _LEAST, _DEFAULT = 13, 21
-_YOUNGER = ("noop_with_empty_axes", "allowzero")  # attributes that older operators lack, 0 if not said
 TRACED = 18  # the oldest that torch writes
 
 
@@ -50,11 +49,11 @@ def lowered(model, opset):
     ExportError
         If an operation of the model has no older form.
     """
-    _strip(model)
+    _strip(model, "noop_with_empty_axes")  # 0 where it is written
     try:
         older = version_converter.convert_version(model, max(opset, 14))
         if opset < 14:  # adds bfloat16 to types, and nothing else
-            _strip(older)
+            _strip(older, "allowzero")  # of arrays without samples
             older.opset_import[0].version = opset
         onnx.checker.check_model(older)
     except Exception as error:
@@ -66,8 +65,8 @@ def lowered(model, opset):
     return older
 
 
-def _strip(model):
+def _strip(model, name):
     for node in model.graph.node:
-        kept = [a for a in node.attribute if a.name not in _YOUNGER or a.i]
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
         del node.attribute[:]
         node.attribute.extend(kept)
