@@ -18,7 +18,8 @@ from scipy.linalg.lapack import dstev
 
 __all__ = ["Eigenpairs", "lanczos"]
 
-_BLOCK = 16  # vectors by which the basis grows
+_BUDGET = 2**31  # bytes of the basis
+_FEWEST_ROWS = 16  # whatever the budget
 _SEED = 86_243  # of further starts, which must not be those of the caller again
 _MOST_OF = 0.7  # of a vector's length has to be left for one orthogonalisation to be enough
 _FEWEST = 5  # products before a start near another eigenvector may count as the largest
@@ -71,6 +72,11 @@ def lanczos(product, start, *, largest=1, smallest=0, tol=1e-3, max_iter=100, to
     """
     tols = tol, tol_smallest or tol
     found = _run(product, start, (largest, smallest), tols, max_iter)
+    limited = _rows(start) < min(max_iter, len(start))
+    while limited and not found.converged and found.n_products < max_iter:  # the basis was full
+        left = max_iter - found.n_products
+        again = _run(product, found.vectors.sum(0), (largest, smallest), tols, left)
+        found = replace(again, n_products=found.n_products + again.n_products)
     generator = torch.Generator().manual_seed(_SEED + 1)
     while found.converged and max(largest, smallest) > 1 and len(found.values) < len(start):
         found, changed = _looked_through(product, found, (largest, smallest), tols, max_iter, generator)
@@ -105,20 +111,20 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
 
     With ``limits``, until it is known whether there are any beyond these.
     """
-    basis = start.new_empty((0, len(start))) if found is None else found
-    p, n = len(basis), len(start) - len(basis)
+    p = 0 if found is None else len(found)
+    n = len(start) - p
+    basis = start.new_empty((p + min(max_iter, n, _rows(start)), len(start)))
+    if p:
+        basis[:p] = found
     wanted = _ends(n, *counts)
     n_large = min(counts[0], n)
     tols = np.array([tols[0]] * n_large + [tols[1]] * (len(wanted) - n_large))
     signs = np.array([1] * n_large + [-1] * (len(wanted) - n_large))
-    vector, length = _orthogonal(start, basis)
+    vector, length = _orthogonal(start, basis[:p])
     diagonal, off = [], []
     generator = torch.Generator().manual_seed(_SEED)
     vector, restarts = vector / length, 0
-    for m in range(1, min(max_iter, n) + 1):
-        if p + m > len(basis):
-            old, basis = basis, basis.new_empty((len(basis) + min(_BLOCK, n), len(start)))
-            basis[: len(old)] = old  # what is not written to takes no memory
+    for m in range(1, len(basis) - p + 1):
         basis[p + m - 1] = vector
         image = product(vector)
         diagonal.append(float(torch.dot(image, vector)))
@@ -153,6 +159,11 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
         vector = image / length
     combined = torch.as_tensor(vectors[:, ends].T.copy(), dtype=basis.dtype, device=basis.device)
     return Eigenpairs(values[ends], combined @ basis[p : p + m], bool(done), m)
+
+
+def _rows(start):
+    """Return how many vectors a basis may have; one that is full begins anew from what it found."""
+    return max(_FEWEST_ROWS, _BUDGET // (len(start) * start.element_size()))
 
 
 def _ends(m, largest, smallest):

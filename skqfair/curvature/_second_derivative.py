@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+from torch import nn
 
 from skqfair._groups import Groups
 from skqfair.curvature._differentiable import differentiable_copy
@@ -77,7 +78,7 @@ def in_double(problem):
             differentiable_copy(problem.module).double(),
             copy.deepcopy(problem.criterion),
         )
-        if isinstance(criterion, torch.nn.Module):
+        if isinstance(criterion, nn.Module):
             criterion.double()
         groups = Groups(problem.groups.codes[rows], problem.groups.index)
         options = {"criterion": criterion, "forward": problem.forward}
@@ -127,7 +128,7 @@ def _direction(problem, generator):
     padding = {
         id(m.weight): m.padding_idx
         for m in problem.module.modules()
-        if getattr(m, "padding_idx", None) is not None
+        if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.padding_idx is not None
     }
     parts = []
     for p in problem.parameters:

@@ -9,9 +9,11 @@ from skqfair.quantization import channel_shape, q_max, quantizable_weights
 __all__ = ["layer_modules", "layer_report", "weight_changes"]
 
 
-def layer_modules(module):
-    """Return the quantizable parameters' names, with the name of the module that has each."""
-    return {name: name.rpartition(".")[0] for name in quantizable_weights(module)}
+def layer_modules(versions, module):
+    """Return the names of all weights that can be or are quantized, with that of the module of each."""
+    names = {name for version in versions for name in version.weights} | set(quantizable_weights(module))
+    ordered = [name for name, _ in module.named_parameters() if name in names]
+    return {name: name.rpartition(".")[0] for name in ordered}
 
 
 def layer_report(versions, modules):

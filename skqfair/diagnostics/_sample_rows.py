@@ -15,7 +15,7 @@ class SampleRows:
     Attributes
     ----------
     each : int
-        Rows of one sample, e.g. frames that are folded into the batch.
+        Rows of one sample, e.g. frames that are folded into the batch; 0 for one row for all samples.
     together : bool
         Whether those of a sample follow each other, else one of each sample follows the other, as
         where time comes first.
@@ -28,6 +28,8 @@ class SampleRows:
         """Return one row for each sample, shape (n_samples, ...); None if the shape does not fit."""
         if values.ndim < 2 or n_samples < 1:
             return None
+        if not self.each:
+            return values.reshape(1, -1).expand(n_samples, -1) if len(values) == 1 else None
         if self.together:
             return values.reshape(n_samples, -1) if len(values) == n_samples * self.each else None
         if len(values) != n_samples * self.each and values.shape[:2] != (self.each, n_samples):
@@ -114,8 +116,12 @@ def _arrangement(clean, changed, n_samples):
         candidates += [SampleRows(rows // n_samples, True), SampleRows(rows // n_samples, False)]
     if clean.shape[1] == n_samples:
         candidates.append(SampleRows(rows, False))
+    if rows == 1:  # e.g. embeddings of positions, added to all samples
+        candidates.append(SampleRows(0, True))
     for candidate in candidates:
         before = candidate.split(clean, n_samples)
+        if all(other.equal(clean) for other in changed.values()) and (before == before[0]).all():
+            return candidate  # the same for all samples
         moved = {k: _moved(before, candidate.split(other, n_samples)) for k, other in changed.items()}
         if any(moved.values()) and all(set(found) <= {k} for k, found in moved.items()):
             return candidate

@@ -252,7 +252,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 
     def _report(self, versions, X, y, groups):
         modules = {version.name: version.differentiable() for version in versions}
-        layers = layer_modules(modules["float"])
+        layers = layer_modules(versions, modules["float"])
         logits, sqnr, clipping = forward_pass(versions, X, groups, layers=layers)
         problems = {
             version.name: Problem(modules[version.name], X, y, groups, forward=version.forward)

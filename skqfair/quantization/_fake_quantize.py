@@ -246,7 +246,8 @@ class _Weight:
         self.parameter.data = self.room.to(self.latent.dtype)
 
     def leave(self):
-        self.parameter.data, self.latent = self.latent, None
+        if self.latent is not None:  # else Ctrl-C came before it was put away
+            self.parameter.data, self.latent = self.latent, None
 
     def pass_gradient(self):
         """Turn the gradient of the dequantized values into that of the latent ones and the scale."""

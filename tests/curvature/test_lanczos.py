@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from skqfair.curvature import extreme_eigenvalues
+from skqfair.curvature import _lanczos, extreme_eigenvalues
 from skqfair.curvature._hessian_trace import _xtrace
 from skqfair.curvature._lanczos import lanczos
 
@@ -195,3 +195,18 @@ def test_the_error_of_xtrace_holds_its_level(values):
         trace, error = _xtrace(Matrix(values, seed=seed))
         held += abs(trace - values.sum()) <= quantile * error + 1e-9 * abs(values).sum()
     assert held >= 186
+
+
+@pytest.mark.parametrize("ends", [(1, 0), (0, 1), (1, 1), (3, 0)])
+def test_a_basis_that_is_full_begins_anew(monkeypatch, ends):
+    values = np.r_[np.linspace(-3, 5, 196), -3.3, -3.5, 5.3, 5.5]
+    rng = torch.Generator().manual_seed(0)
+    start = torch.randn(200, generator=rng, dtype=torch.float64)
+    options = {"largest": ends[0], "smallest": ends[1], "tol": 1e-4, "max_iter": 400}
+    whole = lanczos(Matrix(values), start, **options)
+    monkeypatch.setattr(_lanczos, "_BUDGET", 0)
+    found = lanczos(Matrix(values), start, **options)
+    assert whole.converged
+    assert found.converged
+    np.testing.assert_allclose(found.values, whole.values, rtol=1e-3)
+    assert found.n_products > 16
