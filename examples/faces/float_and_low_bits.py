@@ -89,13 +89,17 @@ def main():
     train, test = rows
 
     predictions, sizes = {}, {}
-    for bits in (None, 8, 4, 3, 2):
+    for bits, moved in ((None, False), *((b, m) for b in (8, 4, 3, 2) for m in (False, True))):
         start = time.perf_counter()
         clf = QuantizedClassifier(
-            float_net(N_TRAIN), weight_bits=bits, memory=options.cache, random_state=options.seed
+            float_net(N_TRAIN),
+            weight_bits=bits,
+            recalibrate_batchnorm=moved,
+            memory=options.cache,
+            random_state=options.seed,
         )
         clf.fit(X[train], y[train])
-        name = "float" if bits is None else bits
+        name = "float" if bits is None else f"{bits} bits" + ", BatchNorm moved" * moved
         predictions[name], sizes[name] = clf.predict(X[test]), clf.model_size_
         print(f"{name}: {time.perf_counter() - start:.0f} s, {clf.model_size_:,} bytes", flush=True)
 

@@ -195,10 +195,10 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         self.model_size_ = quantized_size(quantized)
         self.compression_ratio_ = float_size(quantized.module) / self.model_size_
 
-    def _calibration_rows(self, trained):
+    def _calibration_rows(self, trained, *, balanced=True):
         """Draw the calibration sample, equally many of each group where groups are given."""
         rng, n = np.random.default_rng(trained.seed), len(trained.X)
-        if trained.groups is None:
+        if trained.groups is None or not balanced:
             return np.sort(rng.choice(n, min(n, int(self.calibration_size)), replace=False))
         members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]
         each = max(1, min(n, self.calibration_size) // len(members))

@@ -11,7 +11,7 @@ from skqfair.classifiers._layer_bits import (
     check_layer_bits,
     warn_of_float,
 )
-from skqfair.quantization import convert, has_batchnorm, reestimate_batchnorm
+from skqfair.quantization import convert, has_batchnorm, move_batchnorm
 
 __all__ = ["QuantizedClassifier"]
 
@@ -58,7 +58,8 @@ class QuantizedClassifier(NetworkClassifier):
         patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
         their output channels, e.g. ``{"*.c_attn.weight": 1}``. A warning names what stays in float.
     recalibrate_batchnorm : bool, default=False
-        Re-estimate the statistics of BatchNorm layers in the quantized network on these samples.
+        Move the statistics of BatchNorm layers by what quantization changed, on as many samples drawn
+        plainly; see :func:`~skqfair.quantization.move_batchnorm`.
     memory : str, path, joblib.Memory or None, default=None
         Caches the float training. The key covers data, hyper-parameters, seed and the code of the
         network.
@@ -208,8 +209,8 @@ class QuantizedClassifier(NetworkClassifier):
             statistics = self._float_statistics(trained)
         quantized = convert(trained.network.module, scheme, statistics)
         if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
-            sample = trained.X[self._calibration_rows(trained)]
-            with seeded(trained.seed), reestimate_batchnorm(quantized.module):
-                trained.network.outputs(sample, quantized.module)
+            network, sample = trained.network, trained.X[self._calibration_rows(trained, balanced=False)]
+            with seeded(trained.seed):
+                move_batchnorm(quantized.module, network.module, lambda m: network.outputs(sample, m))
         self._publish_quantized(trained, quantized)
         return self

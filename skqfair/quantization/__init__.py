@@ -12,7 +12,7 @@ from skqfair.quantization._activations import (
 )
 from skqfair.quantization._affine import check_bits, pack, q_max, unpack
 from skqfair.quantization._allocation import CHOICES, allocate_bits, check_budget
-from skqfair.quantization._batchnorm import has_batchnorm, reestimate_batchnorm
+from skqfair.quantization._batchnorm import has_batchnorm, move_batchnorm
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
@@ -50,6 +50,7 @@ __all__ = [
     "has_batchnorm",
     "input_quantizers",
     "left_in_float",
+    "move_batchnorm",
     "observe_activations",
     "pack",
     "plain_copy",
@@ -58,7 +59,6 @@ __all__ = [
     "quantizable_weights",
     "quantize",
     "quantized_size",
-    "reestimate_batchnorm",
     "sparse_size",
     "unpack",
 ]

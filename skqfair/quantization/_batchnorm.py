@@ -1,16 +1,17 @@
-"""BatchNorm statistics of the quantized network, re-estimated on calibration data."""
+"""BatchNorm statistics of the quantized network, moved by what rounding changed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["has_batchnorm", "reestimate_batchnorm"]
+__all__ = ["has_batchnorm", "move_batchnorm"]
 
 
 def _normalisations(module):
-    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    modules = module.named_modules()
+    return {n: m for n, m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None}
 
 
 def has_batchnorm(module: torch.nn.Module) -> bool:
@@ -29,67 +30,83 @@ def has_batchnorm(module: torch.nn.Module) -> bool:
     return bool(_normalisations(module))
 
 
-@contextmanager
-def reestimate_batchnorm(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Replace the running statistics of every BatchNorm by those of the data that flows through.
+def move_batchnorm(
+    module: torch.nn.Module, original: torch.nn.Module, run: Callable[[torch.nn.Module], object]
+) -> None:
+    r"""Move the running statistics of every BatchNorm by what quantization changed of its input.
 
-    Inside the block each batch is normalised by its own statistics, as in training, while the rest
-    of the module stays in eval mode; on leaving it the pooled mean and unbiased variance over all
-    batches are written. Parameters are not touched. If nothing flowed through a layer, or an error
-    ends the block, its old statistics are put back.
+    .. math:: \mu \leftarrow \mu + \mu_q - \mu_f, \qquad
+              \sigma^2 \leftarrow \sigma^2 \cdot \sigma^2_q / \sigma^2_f
+
+    with mean and variance of the inputs of that layer on the same samples, in the float network (f)
+    and in the quantized one (q). Layer after layer in the order of execution: q has the statistics of
+    earlier layers moved already. What the training put into them, by augmentation or balanced batches,
+    stays, which a re-estimation would undo.
 
     Parameters
     ----------
     module : torch.nn.Module
-        In eval mode; changed in place.
+        Quantized, in eval mode; its statistics are changed in place. A layer that is not called, and the
+        variance of a channel that does not vary, stay.
+    original : torch.nn.Module
+        The float network, in eval mode; not changed.
+    run : callable
+        ``(module) -> anything``, passes the samples through a module.
 
-    Yields
-    ------
-    torch.nn.Module
-        The same module.
+    References
+    ----------
+    Nagel, M. et al. (2019). Data-free quantization through weight equalization and bias correction.
+    ICCV.
     """
-    pools = [_Pool(norm) for norm in _normalisations(module)]
+    norms = _normalisations(module)
+    before = {n: (norm.running_mean.clone(), norm.running_var.clone()) for n, norm in norms.items()}
+    with torch.no_grad(), _watched(_normalisations(original)) as of_float:
+        run(original)
     try:
-        with torch.no_grad():
-            yield module
+        for name, sums in of_float.items():  # in the order of execution
+            if name in norms:
+                with torch.no_grad(), _watched({name: norms[name]}) as of_quantized:
+                    run(module)
+                _move(norms[name], sums, of_quantized.get(name))
     except BaseException:
-        for pool in pools:
-            pool.restore()
+        for name, (mean, variance) in before.items():
+            norms[name].running_mean.copy_(mean)
+            norms[name].running_var.copy_(variance)
         raise
-    for pool in pools:
-        pool.write()
 
 
-class _Pool:
-    """A forward pre-hook that sums x and x² per channel and lets the batch normalise itself."""
+@contextmanager
+def _watched(norms):
+    """Add up what flows into some layers, by name in the order of their first call."""
+    found = {}
 
-    def __init__(self, norm):
-        self.norm, self.count = norm, 0
-        self.total = self.squares = 0.0
-        self.before = norm.running_mean.clone(), norm.running_var.clone()
-        self.handle = norm.register_forward_pre_hook(self)
+    def watch(name):
+        def hook(module, args):
+            rows = args[0].detach().movedim(1, -1).flatten(0, -2).double()
+            total = rows.sum(0)
+            sums = torch.stack([torch.full_like(total, len(rows)), total, rows.square().sum(0)])
+            found[name] = found[name] + sums if name in found else sums
 
-    def __call__(self, module, args):
-        rows = args[0].detach().movedim(1, -1).flatten(0, -2).double()
-        if not len(rows):
-            return
-        self.count += len(rows)
-        self.total = self.total + rows.sum(0)
-        self.squares = self.squares + rows.square().sum(0)
-        module.running_mean.copy_(rows.mean(0))
-        module.running_var.copy_(rows.var(0, correction=0))
+        return hook
 
-    def restore(self):
-        """Put the statistics back as they were."""
-        self.handle.remove()
-        self.norm.running_mean.copy_(self.before[0])
-        self.norm.running_var.copy_(self.before[1])
+    handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    def write(self):
-        """Write the pooled statistics, if at least two values per channel were seen."""
-        self.restore()
-        if self.count > 1:
-            mean = self.total / self.count
-            variance = (self.squares / self.count - mean.square()).clamp_(min=0)
-            self.norm.running_mean.copy_(mean)
-            self.norm.running_var.copy_(variance * self.count / (self.count - 1))
+
+def _move(norm, of_float, of_quantized):
+    if of_quantized is None:
+        return
+    (mean, variance), (own_mean, own_variance) = (_moments(*s) for s in (of_float, of_quantized))
+    varies = (variance > 0) & (own_variance > 0)
+    ratio = torch.where(varies, own_variance / variance.clamp_min(1e-300), 1.0)
+    norm.running_mean.add_((own_mean - mean).to(norm.running_mean))
+    norm.running_var.mul_(ratio.to(norm.running_var))
+
+
+def _moments(count, total, squares):
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp_min(0)

@@ -1,62 +1,92 @@
+"""Statistics of BatchNorm moved by what rounding changed."""
+
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from skqfair.quantization import has_batchnorm, reestimate_batchnorm
+from skqfair.quantization import QuantizationScheme, convert, has_batchnorm, move_batchnorm
 
 
-def test_statistics_equal_training_mode_in_one_batch():
-    """A train-mode pass with momentum 1 writes the same mean and unbiased variance."""
+@pytest.fixture
+def problem():
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(2, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(144, 5),
-        nn.BatchNorm1d(5),
+        *(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(144, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2)),
     ).eval()
-    data = torch.randn(32, 2, 8, 8) * 3 + 1
-    reference = copy.deepcopy(module).train()
-    for norm in (reference[1], reference[5]):
-        norm.momentum = 1.0
+    for norm in (module[1], module[5]):  # those of other samples, as augmentation leaves them
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return module, torch.randn(64, 2, 8, 8) * 3 + 1
+
+
+def moments(values):
+    rows = np.moveaxis(values.double().numpy(), 1, -1)
+    rows = rows.reshape(-1, rows.shape[-1])
+    return rows.mean(0), rows.var(0)
+
+
+def test_layer_after_layer_by_hand(problem):
+    module, X = problem
+    quantized = convert(module, QuantizationScheme(2)).module
+    by_hand = copy.deepcopy(quantized)
+    move_batchnorm(quantized, module, lambda m: [m(part) for part in X.split(20)])
+    for place in (1, 5):  # the second sees what the first became
+        with torch.no_grad():
+            mean_f, var_f = moments(module[:place](X))
+            mean_q, var_q = moments(by_hand[:place](X))
+        norm = by_hand[place]
+        norm.running_mean += torch.as_tensor(mean_q - mean_f).float()
+        norm.running_var *= torch.as_tensor(var_q / var_f).float()
+        torch.testing.assert_close(
+            quantized[place].running_mean, norm.running_mean, rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(quantized[place].running_var, norm.running_var, rtol=1e-5, atol=1e-5)
+        assert not quantized[place]._forward_pre_hooks
+        assert not module[place]._forward_pre_hooks
+
+
+def test_what_was_not_rounded_does_not_move(problem):
+    module, X = problem
+    same = copy.deepcopy(module)
+    move_batchnorm(same, module, lambda m: m(X))
+    for name, values in module.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[name], values)
+
+
+def test_dead_channels_and_layers_that_are_not_called(problem):
+    module, X = problem
     with torch.no_grad():
-        reference(data)
-    with reestimate_batchnorm(module):
-        module(data)
-    for i in (1, 5):
-        torch.testing.assert_close(module[i].running_mean, reference[i].running_mean)
-        torch.testing.assert_close(module[i].running_var, reference[i].running_var)
-        assert not module[i]._forward_pre_hooks
+        module[0].weight[1], module[0].bias[1] = 0, 0
+    module.add_module("unused", nn.BatchNorm1d(3))
+    quantized = convert(module, QuantizationScheme(2)).module
+    before = quantized[1].running_var[1].clone()
+    move_batchnorm(quantized, module, lambda m: m[:8](X))
+    assert all(values.isfinite().all() for values in quantized.state_dict().values())
+    assert quantized[1].running_var[1] == before
+    assert quantized.unused.running_var.tolist() == [1, 1, 1]
 
 
-def test_batches_are_pooled():
-    norm, data = nn.BatchNorm1d(3).eval(), torch.randn(50, 3) * 2
-    with reestimate_batchnorm(norm):
-        for batch in data.split(20):
-            norm(batch)
-    torch.testing.assert_close(norm.running_mean, data.mean(0))
-    torch.testing.assert_close(norm.running_var, data.var(0))
+def test_an_error_leaves_the_statistics(problem):
+    module, X = problem
+    quantized = convert(module, QuantizationScheme(2)).module
+    before = copy.deepcopy(quantized.state_dict())
+    runs = []
 
+    def run(m):
+        runs.append(m)
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+        m(X)
 
-def test_an_error_or_no_data_leaves_the_statistics():
-    norm = nn.BatchNorm1d(3).eval()
-    norm.running_mean += 7
-
-    def fail():
-        with reestimate_batchnorm(norm):
-            norm(torch.randn(8, 3))
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        fail()
-    with reestimate_batchnorm(norm):
-        pass
-    assert norm.running_mean.tolist() == [7, 7, 7]
-    assert norm.running_var.tolist() == [1, 1, 1]
-    assert not norm._forward_pre_hooks
+    with pytest.raises(KeyboardInterrupt):
+        move_batchnorm(quantized, module, run)
+    for name, values in quantized.state_dict().items():
+        assert values.equal(before[name])
+    assert not quantized[1]._forward_pre_hooks
 
 
 def test_has_batchnorm():
