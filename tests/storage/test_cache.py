@@ -8,6 +8,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from nets import counting, small, weights_of
 from sklearn.base import clone
@@ -21,7 +22,7 @@ from torch import nn
 
 from skqfair import QuantizedClassifier
 from skqfair.exceptions import CacheBypassWarning
-from skqfair.networks import MLP
+from skqfair.networks import MLP, make_classifier
 from skqfair.storage._cache import _held
 
 GRID = {"quantizedclassifier__weight_bits": [2, 3, 4, 6, 8]}
@@ -356,3 +357,20 @@ def test_memory_without_a_place_is_no_cache(problem, tmp_path):
     for _ in range(2):
         QuantizedClassifier(net, memory=joblib.Memory(None), random_state=0).fit(X, y)
     assert count() == 2
+
+
+def test_no_moments_are_stored(tmp_path):
+    """Adam's are twice the weights; a net from the cache trains on as the one that was stored."""
+    X = np.random.default_rng(0).normal(size=(80, 20)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int)
+    net = make_classifier(module__hidden_sizes=(400, 400), max_epochs=1)
+    clf = QuantizedClassifier(net, memory=str(tmp_path), random_state=0)
+    trained = []
+    for _ in range(2):
+        estimator = clf.fit(X, y).estimator_
+        torch.manual_seed(0)
+        estimator.partial_fit(X, y)
+        trained.append(torch.cat([p.detach().flatten() for p in estimator.module_.parameters()]))
+    assert trained[0].equal(trained[1])
+    stored = sum(file.stat().st_size for file in tmp_path.rglob("*.pkl"))
+    assert 4 * len(trained[0]) < stored < 1.3 * 4 * len(trained[0])
