@@ -34,7 +34,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int or None, default=None
         Samples computed at a time; None takes 256, or fewer where samples are large. Rows of
         two-dimensional input travel in batches of this size, the last one padded, so that a row's
-        prediction does not depend on the rows beside it.
+        prediction does not depend on the rows beside it. Where the rows of a module see each other, the
+        batches are those of the estimator.
     n_threads : int or None, default=None
         Threads of each operation; None lets onnxruntime take one for each core.
 
@@ -199,11 +200,12 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         check_sample_shape(X, metadata.input_shape, "the model was exported for")
         whole = metadata.input_dtype.startswith("int")
         X = cast(X, np.dtype(np.int64 if whole else np.float32))
-        size = self._size_of_batches(metadata.input_shape)
+        together = metadata.batch_size is not None  # no row may be added to a batch
+        size = metadata.batch_size if together else self._size_of_batches(metadata.input_shape)
         parts = []
         for start in range(0, len(X), size):
             batch = X[start : start + size]
-            missing = size - len(batch) if X.ndim == 2 else 0
+            missing = size - len(batch) if X.ndim == 2 and not together else 0
             padded = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
             parts.append(run(self._model.session, padded)[: len(batch)])
         outputs = np.concatenate(parts)

@@ -42,6 +42,8 @@ class Metadata:
         ``model_size_`` of the estimator.
     feature_names : list of str, or None
         Column names in ``fit``.
+    batch_size : int or None
+        Of the estimator, where the rows of a batch see each other; else None.
     report : dict, or None
         ``fvo``, ``fvo_interval``, ``fvo_chance`` and ``groups``, of the audit.
     """
@@ -57,6 +59,7 @@ class Metadata:
     model_size: int = 0
     feature_names: list | None = None
     report: dict | None = None
+    batch_size: int | None = None
 
 
 def describe(estimator, network, report):
@@ -92,9 +95,16 @@ def describe(estimator, network, report):
         "activation_bits": {name: int(found.bits) for name, found in quantizers.items()},
         "model_size": int(estimator.model_size_),
         "feature_names": None if names is None else [str(name) for name in names],
+        "batch_size": _batch_size(estimator, network),
         "report": None if report is None else _encode_report(report),
     }
     return {_PREFIX + name: json.dumps(entry) for name, entry in entries.items()}
+
+
+def _batch_size(estimator, network):
+    """Return the batches in which rows see each other as in the estimator, None where they do not."""
+    together = estimator._block is None and len(estimator.input_shape_) == 1
+    return int(network.batch_size(1)) if together else None
 
 
 def sign(model):
@@ -142,6 +152,7 @@ def read(entries):
             f"skqfair {found.get('version')} wrote it in format {found['format']}, and skqfair "
             f"{__version__} reads format {_FORMAT}; export the estimator again with this one."
         )
+    found.setdefault("batch_size", None)
     missing = set(Metadata.__dataclass_fields__) - set(found)
     if missing:
         raise ValueError(f"its metadata lack {sorted(missing)}; export the estimator again.")

@@ -93,3 +93,36 @@ def test_nets_with_their_own_loop_go_in_blocks_too(data):
     np.testing.assert_array_equal(clf.predict_proba(X[5:6]), whole[5:6])
     assert sizes == [clf._block] == [128]
     np.testing.assert_array_equal(clf.float_classifier_.predict_proba(X[:3]).shape, (3, 2))
+
+
+@pytest.mark.parametrize("module", [BatchStatistics, RowsAttend])
+def test_the_exported_model_has_the_same_batches(data, module, tmp_path):
+    pytest.importorskip("onnxscript")
+    from skqfair.export import OnnxClassifier, to_onnx
+
+    X, y = data
+    net = make_classifier(module, max_epochs=3, batch_size=50)
+    clf = QuantizedClassifier(net, weight_bits=8, random_state=0).fit(X, y)
+    exported = OnnxClassifier(to_onnx(clf, tmp_path / "model.onnx"))
+    for n in (700, 130, 7):
+        np.testing.assert_allclose(exported.predict_proba(X[:n]), clf.predict_proba(X[:n]), atol=1e-5)
+
+
+def test_a_frozen_net_with_a_callback_that_has_no_copy(data):
+    import threading
+
+    from sklearn.frozen import FrozenEstimator
+    from skorch.callbacks import Callback
+
+    class Locked(Callback):
+        def initialize(self):
+            self.lock_ = threading.Lock()
+            return self
+
+    X, y = data
+    net = make_classifier(max_epochs=1, callbacks=[("locked", Locked())]).fit(X, y)
+    before = [p.detach().clone() for p in net.module_.parameters()]
+    clf = QuantizedClassifier(FrozenEstimator(net), weight_bits=2, random_state=0).fit(X, y)
+    assert clf.estimator_ is not net
+    assert clf.estimator_.module_ is not net.module_
+    assert all(p.equal(q) for p, q in zip(net.module_.parameters(), before, strict=True))
