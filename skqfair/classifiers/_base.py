@@ -166,9 +166,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
             key = cache.key(*network.recipe(), module, X, y, sample_weight, seed, fit_params)
             network.state = cache.get(
                 key,
-                lambda: network.train(
-                    X, y, sample_weight, seed, fit_params, stored=cache.memory is not None
-                ),
+                lambda: network.train(X, y, sample_weight, seed, fit_params, cache.memory is not None),
                 known=(network.state, module),
             )
             network.check_outputs(X, len(classes), trained=True)

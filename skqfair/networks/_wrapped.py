@@ -127,7 +127,7 @@ class Network:
         """Give the validation data of the user the labels that the net is trained on."""
         self.net.train_split = with_positions(self.net.train_split, classes)
 
-    def train(self, X, y, sample_weight, seed, fit_params, *, stored):
+    def train(self, X, y, sample_weight, seed, fit_params, stored):
         """Train the net, and return its state; one to be stored has no moments of the optimizer."""
         with seeded(seed), tensor_training(self.net, sample_weight):
             self.net.fit(X, y, **fit_params)
