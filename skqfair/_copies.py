@@ -1,39 +1,52 @@
-"""Copies of modules whose hooks compute weights."""
+"""Copies of modules whose hooks compute weights, and of what is around a module."""
 
 import copy
 
 import torch
-from torch import nn
 
-__all__ = ["copy_attributes", "deep_copy"]
+__all__ = ["copies_of", "copy_attributes", "deep_copy"]
 
 
-def deep_copy(value, modules=()):
-    """Return a deep copy of a module, or of what holds the given modules.
+def deep_copy(module):
+    """Return a deep copy of a module.
 
     What older norms and pruning compute in a hook is part of a graph, of which there is no copy: the
     values are copied.
     """
-    modules = [value] if isinstance(value, nn.Module) else modules
-    return copy.deepcopy(value, _computed(modules))
+    return copy.deepcopy(module, _computed(module))
 
 
-def copy_attributes(owner, modules):
-    """Return copies of the attributes of an object; what has no copy, e.g. a callback, is shared."""
+def copy_attributes(attributes, known):
+    """Return deep copies of attributes; what has no copy, e.g. a callback with a lock, is shared.
+
+    Parameters
+    ----------
+    attributes : dict
+        By name.
+    known : dict
+        Copies that are there already, by the identity of what they are of.
+    """
     try:
-        return deep_copy(vars(owner), modules)
+        return copy.deepcopy(attributes, dict(known))  # a failure leaves half a copy there
     except Exception:  # what an object of another's making raises is unknown
-        memo, copies = _computed(modules), {}
-        for name, value in vars(owner).items():
+        copies = {}
+        for name, value in attributes.items():
             try:
-                copies[name] = copy.deepcopy(value, memo)
+                copies[name] = copy.deepcopy(value, dict(known))
             except Exception:
                 copies[name] = value
         return copies
 
 
-def _computed(modules):
+def copies_of(module):
+    """Return the copies of a module and all in it, by the identity of what they are of."""
+    known = _computed(module)
+    copy.deepcopy(module, known)
+    return known
+
+
+def _computed(module):
     """Return copies of what hooks have computed, by identity."""
-    attributes = [v for module in modules for m in module.modules() for v in vars(m).values()]
+    attributes = [value for part in module.modules() for value in vars(part).values()]
     computed = [v for v in attributes if isinstance(v, torch.Tensor) and v.grad_fn is not None]
     return {id(tensor): tensor.detach().clone() for tensor in computed}

@@ -19,6 +19,7 @@ from skqfair.quantization import (
     allocate_bits,
     check_budget,
     left_in_float,
+    plain,
     plain_copy,
 )
 
@@ -103,7 +104,7 @@ def build_scheme(clf, calibration, trained=None, rows=None):
 
 def warn_of_float(module, quantize_parameters, verb="quantized"):
     """Warn of the weights that no module of a known kind holds, with their share of all."""
-    module = plain_copy(module)
+    module = plain(module)
     parameters, left = dict(module.named_parameters()), left_in_float(module, quantize_parameters)
     if not left:
         return

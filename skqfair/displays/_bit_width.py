@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from skqfair.displays._common import make_axes, sort_bits, tidy
-from skqfair.metrics import model_report, pooled_report
+from skqfair.metrics import has_counts, model_report, pooled_report
 
 __all__ = ["BitWidthDisplay"]
 
@@ -136,7 +136,7 @@ class BitWidthDisplay:
             If the results have no such parameter or scorer.
         """
         names = [key for key in cv_results if key == f"param_{param}" or key.endswith(f"__{param}")]
-        pooled = any(key.startswith("split0_test_n_samples[") for key in cv_results)
+        pooled = has_counts(cv_results)
         scorers = [accuracy] if pooled else [accuracy, fvo]
         if len(names) != 1 or not all(f"mean_test_{name}" in cv_results for name in scorers):
             raise ValueError(

@@ -63,7 +63,7 @@ def _with_own_weights(content):
                 tensor.name = own.input[i] = f"{original}.{node.output[0]}.{position}"
             own.name, own.output[0] = "", f"{own.input[0]}.float"
             node.input[position] = own.output[0]
-            graph.node.insert(list(graph.node).index(node), own)
+            graph.node.insert(0, own)
     return model.SerializeToString()
 
 

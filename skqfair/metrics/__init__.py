@@ -4,7 +4,7 @@ from skqfair.metrics._change import change_report, excess_accuracy_gap, predicti
 from skqfair.metrics._counts_scorer import fairness_counts_scorer
 from skqfair.metrics._fvo import fairness_violation_observed
 from skqfair.metrics._intervals import ChanceBand
-from skqfair.metrics._pooling import pooled_report
+from skqfair.metrics._pooling import has_counts, pooled_report
 from skqfair.metrics._report import group_report, model_report
 from skqfair.metrics._scorers import make_fairness_scorer, model_size_scorer
 from skqfair.metrics._selection import smallest_within
@@ -16,6 +16,7 @@ __all__ = [
     "fairness_counts_scorer",
     "fairness_violation_observed",
     "group_report",
+    "has_counts",
     "make_fairness_scorer",
     "model_report",
     "model_size_scorer",

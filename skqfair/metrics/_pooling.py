@@ -85,7 +85,18 @@ def _figures(n, right, confidence, random_state):
 
 
 def has_counts(cv_results):
-    """Whether the results of a search or of ``cross_validate`` hold counts by group."""
+    """Tell whether results hold the counts of :func:`fairness_counts_scorer`.
+
+    Parameters
+    ----------
+    cv_results : dict
+        As in :func:`pooled_report`.
+
+    Returns
+    -------
+    bool
+        True if :func:`pooled_report` has something to add up.
+    """
     return bool(_sums(cv_results, SAMPLES))
 
 

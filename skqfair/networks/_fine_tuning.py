@@ -18,6 +18,7 @@ from skorch.callbacks import (
 from torch import nn
 from torch.utils.data import Subset
 
+from skqfair._copies import copy_attributes
 from skqfair._seeding import seeded
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import CellSampler
@@ -300,13 +301,6 @@ def _copy(net, module):
     attributes = {name: value for name, value in vars(net).items() if name not in left_out}
     known = {id(net): copied, id(net.module_): module}
     known |= {id(m): m for m in [net.module] if isinstance(m, nn.Module)}
-    try:
-        vars(copied).update(copy.deepcopy(attributes, dict(known)))  # a failure leaves half a copy there
-    except Exception:  # e.g. a callback that has kept a loss with its graph: share what has no copy
-        for name, value in attributes.items():
-            try:
-                vars(copied)[name] = copy.deepcopy(value, dict(known))
-            except Exception:
-                vars(copied)[name] = value
+    vars(copied).update(copy_attributes(attributes, known))
     vars(copied).update(module_=module, history_=None)
     return copied

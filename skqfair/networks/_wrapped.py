@@ -11,7 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skqfair._copies import copy_attributes
+from skqfair._copies import copies_of, copy_attributes
 from skqfair._seeding import preserved, seeded
 from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
 from skqfair.networks._batches import BatchLoader, TensorData
@@ -57,7 +57,7 @@ class Network:
         if self.frozen:
             _check_trained(inner)
         if self.frozen:  # not by skorch's own pickling, which some modules refuse
-            self.state = type(inner), copy_attributes(inner, [inner.module_])
+            self.state = type(inner), copy_attributes(vars(inner), copies_of(inner.module_))
             self.module.eval()
         else:
             self.net = clone(inner)

@@ -22,7 +22,7 @@ from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, chann
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._sparse import SparseTensor, sparse_size
-from skqfair.quantization._targets import left_in_float, plain_copy, quantizable_weights
+from skqfair.quantization._targets import left_in_float, plain, plain_copy, quantizable_weights
 
 __all__ = [
     "CALIBRATIONS",
@@ -53,6 +53,7 @@ __all__ = [
     "move_batchnorm",
     "observe_activations",
     "pack",
+    "plain",
     "plain_copy",
     "prune",
     "q_max",

@@ -10,7 +10,7 @@ from skqfair.quantization._quantize import QuantizedTensor
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._targets import (
     activation_targets,
-    is_reparametrized,
+    plain,
     plain_copy,
 )
 
@@ -70,7 +70,7 @@ def convert(
             "statistics must be given when the scheme has activation_bits; collect them with "
             "observe_activations(module)."
         )
-    module = plain_copy(module) if is_reparametrized(module) else module
+    module = plain(module)
     layer_bits = scheme.resolve(module)
     axes, parameters = scheme.axes(module), dict(module.named_parameters())
     weights = {

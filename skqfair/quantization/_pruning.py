@@ -11,7 +11,7 @@ import torch
 from skqfair.quantization._quantize import check_choice
 from skqfair.quantization._size import float_size
 from skqfair.quantization._sparse import flat_values, sparse_nbytes
-from skqfair.quantization._targets import is_reparametrized, plain_copy, quantizable_weights
+from skqfair.quantization._targets import plain, plain_copy, quantizable_weights
 
 __all__ = ["SCOPES", "PrunedModule", "amount_for_size", "prune"]
 
@@ -136,7 +136,7 @@ def amount_for_size(module: torch.nn.Module, size: int, *, scope: str = "global"
     if isinstance(size, bool) or not isinstance(size, Real) or not size > 0:
         raise ValueError(f"size must be a positive number of bytes; got {size!r}.")
     _check_module(module)
-    module = plain_copy(module) if is_reparametrized(module) else module
+    module = plain(module)
     weights = _weights(module)
     magnitudes = {name: _magnitudes(weight, name) for name, weight in weights.items()}
     values = {name: flat_values(weight) for name, weight in weights.items()}

@@ -11,10 +11,9 @@ from skqfair.quantization._affine import check_bits
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._quantize import GRANULARITIES, check_choice
 from skqfair.quantization._targets import (
-    is_reparametrized,
     left_in_float,
     matches,
-    plain_copy,
+    plain,
     quantizable_weights,
 )
 
@@ -124,7 +123,7 @@ class QuantizationScheme:
             If the module has no quantizable weight, a pattern matches nothing or decides nothing,
             or a list of bits per channel has another length than the channels.
         """
-        module = plain_copy(module) if is_reparametrized(module) else module
+        module = plain(module)
         axes = self.axes(module)
         if not axes:
             raise ValueError(

@@ -16,6 +16,7 @@ __all__ = [
     "is_reparametrized",
     "left_in_float",
     "matches",
+    "plain",
     "plain_copy",
     "quantizable_weights",
 ]
@@ -156,6 +157,22 @@ def is_reparametrized(module: nn.Module) -> bool:
         True if :func:`plain_copy` would fold something.
     """
     return any(parametrize.is_parametrized(child) or _computed(child) for child in module.modules())
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """Return the module itself where all its weights are plain, else :func:`plain_copy`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module, not changed.
+
+    Returns
+    -------
+    torch.nn.Module
+        With plain weights.
+    """
+    return plain_copy(module) if is_reparametrized(module) else module
 
 
 def plain_copy(module: nn.Module) -> nn.Module:

@@ -125,4 +125,6 @@ def test_a_frozen_net_with_a_callback_that_has_no_copy(data):
     clf = QuantizedClassifier(FrozenEstimator(net), weight_bits=2, random_state=0).fit(X, y)
     assert clf.estimator_ is not net
     assert clf.estimator_.module_ is not net.module_
+    trained = clf.estimator_.optimizer_.param_groups[0]["params"]
+    assert all(p is q for p, q in zip(trained, clf.estimator_.module_.parameters(), strict=True))
     assert all(p.equal(q) for p, q in zip(net.module_.parameters(), before, strict=True))
