@@ -53,6 +53,10 @@ class UnquantizedWeightsWarning(UserWarning):
     """Weights stay in float because no module of a known kind holds them."""
 
 
+class NearestRoundingWarning(UserWarning):
+    """Weights are rounded to nearest where error feedback was asked for."""
+
+
 class CacheBypassWarning(UserWarning):
     """``memory`` was given but this fit can be neither stored nor looked up."""
 

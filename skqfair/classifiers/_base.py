@@ -194,8 +194,9 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         self.compression_ratio_ = float_size(quantized.module) / self.model_size_
 
     def _calibration_rows(self, trained, *, balanced=True):
-        """Draw the calibration sample, equally many of each group where groups are given."""
+        """Draw the calibration sample, equally many of each group where that is asked for."""
         rng, n = np.random.default_rng(trained.seed), len(trained.X)
+        balanced = balanced and getattr(self, "calibration_groups", "balanced") == "balanced"
         if trained.groups is None or not balanced:
             return np.sort(rng.choice(n, min(n, int(self.calibration_size)), replace=False))
         members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]

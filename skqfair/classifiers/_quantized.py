@@ -11,7 +11,13 @@ from skqfair.classifiers._layer_bits import (
     check_layer_bits,
     warn_of_float,
 )
-from skqfair.quantization import convert, has_batchnorm, move_batchnorm
+from skqfair.quantization import (
+    ROUNDINGS,
+    compensate_rounding,
+    convert,
+    has_batchnorm,
+    move_batchnorm,
+)
 
 __all__ = ["QuantizedClassifier"]
 
@@ -51,8 +57,16 @@ class QuantizedClassifier(NetworkClassifier):
         How scales are found: the largest magnitude, its 99.99th percentile, or the clip with the
         least squared error.
     calibration_size : int, default=1024
-        Training samples used for activation ranges and BatchNorm statistics, drawn at random; with
-        sensitive features equally many of each group (with replacement where a group is smaller).
+        Training samples used for activation ranges, rounding and statistics, drawn at random.
+    calibration_groups : {"balanced", "proportional"}, default="balanced"
+        With sensitive features, the samples for activation ranges and rounding are equally many of
+        each group (with replacement where a group is smaller), or as many as the group has.
+    rounding : {"nearest", "gptq"}, default="nearest"
+        How weights are rounded: each to its nearest code, or column by column with the error spread
+        over the columns left, so that the layer's outputs on the calibration samples lose least; see
+        :func:`~skqfair.quantization.compensate_rounding`. It costs no training, and no byte.
+    bias_correction : bool, default=False
+        Add to each bias what quantization took from the mean of that output.
     quantize_parameters : dict of str to int, default=None
         Weights to quantize beside those of Linear, Conv, recurrent, Embedding and attention modules:
         patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
@@ -125,6 +139,9 @@ class QuantizedClassifier(NetworkClassifier):
         **NetworkClassifier._parameter_constraints,
         **BIT_CONSTRAINTS,
         "calibration": [StrOptions({"minmax", "percentile", "mse"})],
+        "calibration_groups": [StrOptions({"balanced", "proportional"})],
+        "rounding": [StrOptions(set(ROUNDINGS))],
+        "bias_correction": ["boolean"],
         "recalibrate_batchnorm": ["boolean"],
     }
 
@@ -139,6 +156,9 @@ class QuantizedClassifier(NetworkClassifier):
         granularity="per_channel",
         calibration="mse",
         calibration_size=1024,
+        calibration_groups="balanced",
+        rounding="nearest",
+        bias_correction=False,
         quantize_parameters=None,
         recalibrate_batchnorm=False,
         memory=None,
@@ -153,6 +173,9 @@ class QuantizedClassifier(NetworkClassifier):
         self.granularity = granularity
         self.calibration = calibration
         self.calibration_size = calibration_size
+        self.calibration_groups = calibration_groups
+        self.rounding = rounding
+        self.bias_correction = bias_correction
         self.quantize_parameters = quantize_parameters
         self.recalibrate_batchnorm = recalibrate_batchnorm
         self.memory = memory
@@ -208,9 +231,23 @@ class QuantizedClassifier(NetworkClassifier):
         if scheme.activation_bits is not None:
             statistics = self._float_statistics(trained)
         quantized = convert(trained.network.module, scheme, statistics)
+        if self.rounding != "nearest" or self.bias_correction:
+            quantized = self._compensated(trained, quantized)
         if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
             network, sample = trained.network, trained.X[self._calibration_rows(trained, balanced=False)]
             with seeded(trained.seed):
                 move_batchnorm(quantized.module, network.module, lambda m: network.outputs(sample, m))
         self._publish_quantized(trained, quantized)
         return self
+
+    def _compensated(self, trained, quantized):
+        """Return the network rounded by what its layers get, on the calibration sample."""
+        network, sample = trained.network, trained.X[self._calibration_rows(trained)]
+        with seeded(trained.seed):
+            return compensate_rounding(
+                quantized,
+                network.module,
+                lambda module: network.outputs(sample, module),
+                rounding=self.rounding,
+                bias_correction=self.bias_correction,
+            )

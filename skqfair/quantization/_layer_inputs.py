@@ -1,0 +1,268 @@
+"""What multiplies each weight: the inputs of a layer as rows of a matrix, and their moments."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skqfair._copies import deep_copy
+from skqfair.quantization._affine import widened
+
+__all__ = ["InputMoments", "as_matrices", "from_matrices", "watch_inputs"]
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_VALUES = 2**23  # of patches at a time
+
+
+class InputMoments:
+    """Sums of the inputs of one layer and of their products, over all its calls.
+
+    A weight is seen as B blocks that multiply different inputs (the groups of a convolution; queries,
+    keys and values of attention), each a matrix with a row per output and a column per input.
+
+    Attributes
+    ----------
+    count : int
+        Rows seen.
+    total : tensor of float64, shape (B, columns)
+        Their sum.
+    products : tensor of float64, shape (B, columns, columns)
+        The sum of their outer products, not divided by their count; None where not asked for.
+    """
+
+    def __init__(self, products=True):
+        self.count, self.total, self.products, self._wanted = 0, None, None, products
+
+    def update(self, rows: torch.Tensor) -> None:
+        """Take in rows of shape (B, n, columns)."""
+        self.count += rows.shape[1]
+        total = rows.sum(1, dtype=torch.float64)
+        self.total = total if self.total is None else self.total.add_(total)
+        if self._wanted:
+            products = (rows.transpose(1, 2) @ rows).double()
+            self.products = products if self.products is None else self.products.add_(products)
+
+
+@contextmanager
+def watch_inputs(
+    module: nn.Module, names: list[str], *, products: bool = True
+) -> Iterator[dict[str, InputMoments]]:
+    """Collect the moments of the inputs of some weights while data flows through.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Float or quantized; hooks are attached and removed again.
+    names : list of str
+        Weights by name. Those of Linear, Conv, ConvTranspose and MultiheadAttention modules have
+        inputs that can be seen.
+    products : bool, default=True
+        Whether products are added up, or sums only.
+
+    Yields
+    ------
+    dict of str to InputMoments
+        By name, in the order of the first call. What is never called is not there.
+    """
+    found, handles, wanted = {}, [], {}
+    for name, parameter in module.named_parameters():
+        if name in names:
+            wanted[id(parameter)] = name
+
+    def hook_for(readers):
+        def hook(child, args, kwargs):
+            for name, reader in readers:
+                moments = found.setdefault(name, InputMoments(products))
+                for rows in reader(child, args, kwargs):
+                    moments.update(rows)
+
+        return hook
+
+    for child in module.modules():
+        readers = [
+            (wanted[id(weight)], reader)
+            for weight, reader in _readers(child)
+            if weight is not None and id(weight) in wanted
+        ]
+        if readers:
+            handles.append(child.register_forward_pre_hook(hook_for(readers), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _readers(child):
+    """Return the weights of a module with the function that reads their inputs from a call."""
+    if isinstance(child, nn.MultiheadAttention):
+        separate = [child.q_proj_weight, child.k_proj_weight, child.v_proj_weight]
+        projections = [(weight, _attention_part(i)) for i, weight in enumerate(separate)]
+        return [
+            (child.in_proj_weight, _attention_inputs),
+            *projections,
+            (child.out_proj.weight, _attention_outputs),
+        ]
+    if isinstance(child, nn.Linear):
+        return [(child.weight, _linear_rows)]
+    if isinstance(child, _CONV):
+        return [(child.weight, _patches)]
+    if isinstance(child, _CONV_TRANSPOSE):
+        return [(child.weight, _transposed_patches)]
+    return []
+
+
+def _first(args, kwargs):
+    return widened((args[0] if args else kwargs["input"]).detach())
+
+
+def _linear_rows(child, args, kwargs):
+    yield _first(args, kwargs).reshape(1, -1, child.in_features)
+
+
+def _three(args, kwargs):
+    named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+    return [widened(named[name].detach()) for name in ("query", "key", "value")]
+
+
+def _attention_inputs(child, args, kwargs):
+    inputs = _three(args, kwargs)
+    for i, values in enumerate(inputs):  # of different lengths: blocks one by one
+        rows = values.reshape(-1, values.shape[-1])
+        yield torch.stack([rows if i == j else torch.zeros_like(rows) for j in range(3)])
+
+
+def _attention_part(i):
+    def rows(child, args, kwargs):
+        values = _three(args, kwargs)[i]
+        yield values.reshape(1, -1, values.shape[-1])
+
+    return rows
+
+
+def _attention_outputs(child, args, kwargs):
+    """What the output projection gets: the output of attention whose projection is the identity."""
+    alone = deep_copy(child)
+    alone._forward_pre_hooks.clear()
+    alone._forward_hooks.clear()
+    nn.init.eye_(alone.out_proj.weight)
+    if alone.out_proj.bias is not None:
+        nn.init.zeros_(alone.out_proj.bias)
+    values = widened(alone(*args, **kwargs)[0])
+    yield values.reshape(1, -1, values.shape[-1])
+
+
+def _patches(child, args, kwargs):
+    values = _first(args, kwargs)
+    values = values if values.ndim == child.weight.ndim else values[None]
+    mode = "constant" if child.padding_mode == "zeros" else child.padding_mode
+    for part in values.split(_samples(values, child)):
+        padded = F.pad(part, child._reversed_padding_repeated_twice, mode=mode)
+        yield _windows(padded, child, child.stride)
+
+
+def _transposed_patches(child, args, kwargs):
+    """Patches of the convolution that a transposed one is: zeros between inputs, a flipped kernel."""
+    values = _first(args, kwargs)
+    values = values if values.ndim == child.weight.ndim else values[None]
+    size = args[1] if len(args) > 1 else kwargs.get("output_size")
+    sides = values.ndim - 2
+    extra = child._output_padding(
+        values, size, child.stride, child.padding, child.kernel_size, sides, child.dilation
+    )
+    padding = []
+    for d in reversed(range(sides)):
+        around = child.dilation[d] * (child.kernel_size[d] - 1) - child.padding[d]
+        padding += [around, around + extra[d]]
+    for part in values.split(_samples(values, child)):
+        spaced = part
+        for d, stride in enumerate(child.stride, start=2):
+            shape = list(spaced.shape)
+            shape[d] = (shape[d] - 1) * stride + 1
+            wide = spaced.new_zeros(shape)
+            wide[(slice(None),) * d + (slice(None, None, stride),)] = spaced
+            spaced = wide
+        yield _windows(F.pad(spaced, padding), child, (1,) * sides)
+
+
+def _samples(values, child):
+    """Return how many samples' patches fit a budget."""
+    places = values[0, 0].numel() * (math.prod(child.stride) if isinstance(child, _CONV_TRANSPOSE) else 1)
+    return max(1, _VALUES // max(1, places * values.shape[1] * math.prod(child.kernel_size)))
+
+
+def _windows(padded, child, strides):
+    """Return the rows (groups, n, channels of a group x kernel) that a kernel meets."""
+    sides = padded.ndim - 2
+    for d, (kernel, dilation, stride) in enumerate(
+        zip(child.kernel_size, child.dilation, strides, strict=True), start=2
+    ):
+        padded = padded.unfold(d, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    n, channels = padded.shape[:2]
+    rows = padded.reshape(n, child.groups, channels // child.groups, *padded.shape[2:])
+    order = [1, 0, *range(3, 3 + sides), 2, *range(3 + sides, 3 + 2 * sides)]
+    return rows.permute(order).flatten(1 + 1 + sides).flatten(1, -2)
+
+
+def _owner(module, name):
+    path, _, own = name.rpartition(".")
+    owner = module.get_submodule(path)
+    return owner, own, owner.get_parameter(own).shape
+
+
+def as_matrices(module: nn.Module, name: str, values: torch.Tensor) -> torch.Tensor:
+    """Return values shaped as a weight as blocks of matrices, shape (B, outputs, columns).
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds the weight.
+    name : str
+        Its name.
+    values : tensor
+        Of its shape, or of one that broadcasts to it.
+
+    Returns
+    -------
+    tensor
+        A row per output and a column per input, in the order of :class:`InputMoments`.
+    """
+    owner, own, shape = _owner(module, name)
+    values = values.expand(shape)
+    if isinstance(owner, _CONV_TRANSPOSE):
+        values = values.flip(list(range(2, values.ndim)))
+        values = values.reshape(owner.groups, -1, *values.shape[1:]).transpose(1, 2)
+        return values.flatten(2)
+    blocks = owner.groups if isinstance(owner, _CONV) else 3 if own == "in_proj_weight" else 1
+    return values.reshape(blocks, values.shape[0] // blocks, -1)
+
+
+def from_matrices(module: nn.Module, name: str, matrices: torch.Tensor) -> torch.Tensor:
+    """Invert :func:`as_matrices`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds the weight.
+    name : str
+        Its name.
+    matrices : tensor of shape (B, outputs, columns)
+        Blocks.
+
+    Returns
+    -------
+    tensor
+        Of the shape of the weight.
+    """
+    owner, _, shape = _owner(module, name)
+    if not isinstance(owner, _CONV_TRANSPOSE):
+        return matrices.reshape(shape)
+    values = matrices.reshape(*matrices.shape[:2], -1, *shape[2:]).transpose(1, 2).reshape(shape)
+    return values.flip(list(range(2, len(shape))))
+
+
