@@ -11,7 +11,7 @@ from skqfair._groups import encode_groups
 from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
 from skqfair.exceptions import EmptyGroupWarning, UnknownLabelWarning
 
-__all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels"]
+__all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels", "tally"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,11 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     if sensitive_features is None:
         raise ValueError("sensitive_features must be given: one group label for each sample.")
     groups = encode_groups(sensitive_features, len(correct))
-    weights = check_weights(sample_weight, len(correct))
+    return tally(correct, groups, check_weights(sample_weight, len(correct)))
+
+
+def tally(correct, groups, weights=None):
+    """Count correct predictions by group; a group without weight is left out, with a warning."""
     n_groups = len(groups.index)
     table = np.bincount(groups.codes * 2 + correct, minlength=2 * n_groups).reshape(n_groups, 2)
     count = table.sum(1)
@@ -163,7 +167,7 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
         warnings.warn(
             f"the group(s) {empty} have no weight, hence no accuracy, and are left out.",
             EmptyGroupWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     right = np.bincount(groups.codes, weights * correct)
     squares = np.bincount(groups.codes, weights**2)

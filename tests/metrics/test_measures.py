@@ -1,0 +1,285 @@
+"""Metrics by group, and how they and FVO change, against loops over scikit-learn and fairlearn."""
+
+import warnings
+
+import fairlearn.metrics
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+from scipy.stats import binomtest, t
+from sklearn.exceptions import UndefinedMetricWarning
+
+from skqfair.metrics import change_report, compare_models, group_report, model_report
+from skqfair.metrics._detectable import detectable_table
+from skqfair.metrics._estimates import range_change_interval
+from skqfair.metrics._measures import find_measures
+from skqfair.metrics._samples import encode
+
+RNG = np.random.default_rng(0)
+N = 700
+GROUPS = RNG.choice(["a", "b", "c"], N, p=[0.6, 0.3, 0.1])
+Y = RNG.choice(["no", "yes"], N)
+WEIGHTS = RNG.random(N) + 0.2
+
+
+def noisy(strength, seed):
+    rng = np.random.default_rng(seed)
+    p = 1 / (1 + np.exp(-strength * ((Y == "yes") - 0.5) - rng.normal(size=N)))
+    return np.column_stack([1 - p, p])
+
+
+BEFORE, AFTER = noisy(3, 1), noisy(2, 2)
+BY_HAND = {
+    "selection_rate": lambda y, p, w: fairlearn.metrics.selection_rate(
+        y, p.argmax(1), pos_label=1, sample_weight=w
+    ),
+    "true_positive_rate": lambda y, p, w: sklearn.metrics.recall_score(y, p.argmax(1), sample_weight=w),
+    "false_positive_rate": lambda y, p, w: fairlearn.metrics.false_positive_rate(
+        y, p.argmax(1), pos_label=1, sample_weight=w
+    ),
+    "log_loss": lambda y, p, w: sklearn.metrics.log_loss(y, p, sample_weight=w),
+    "f1_score": lambda y, p, w: sklearn.metrics.f1_score(y, p.argmax(1), sample_weight=w),
+    "roc_auc_score": lambda y, p, w: sklearn.metrics.roc_auc_score(y, p[:, 1], sample_weight=w),
+    "brier_score_loss": lambda y, p, w: sklearn.metrics.brier_score_loss(y, p[:, 1], sample_weight=w),
+}
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_metrics_by_a_loop(name, weights):
+    options = {"sensitive_features": GROUPS, "sample_weight": weights, "metrics": [name]}
+    report = group_report(Y, BEFORE, random_state=0, **options)
+    change = change_report(Y, BEFORE, AFTER, **options)
+    values, changes = [], []
+    for group in np.unique(GROUPS):
+        m = group == GROUPS
+        w = None if weights is None else weights[m]
+        old, new = (BY_HAND[name]((Y == "yes")[m].astype(int), p[m], w) for p in (BEFORE, AFTER))
+        values.append((old, new))
+        changes.append(new - old)
+    values = np.array(values)
+    assert report[name].to_numpy() == pytest.approx(values[:, 0], abs=1e-12)
+    assert change[f"{name}_change"].to_numpy() == pytest.approx(changes, abs=1e-12)
+    assert (report[f"{name}_low"] <= report[name]).all()
+    assert (report[name] < report[f"{name}_high"]).all()
+    assert report[f"{name}_difference"].unique() == pytest.approx([np.ptp(values[:, 0])])
+    growth = np.ptp(values[:, 1]) - np.ptp(values[:, 0])
+    column = f"{name}_difference_change"
+    assert change[column].iloc[0] == pytest.approx(growth, abs=1e-12)
+    assert change[f"{column}_low"].iloc[0] < growth < change[f"{column}_high"].iloc[0]
+    row = model_report(Y, {"a": BEFORE, "b": AFTER}, random_state=0, **options).loc["b"]
+    whole = BY_HAND[name]((Y == "yes").astype(int), AFTER, weights)
+    assert row[name] == pytest.approx(whole, abs=1e-12)
+    assert row[f"{name}_difference"] == pytest.approx(np.ptp(values[:, 1]))
+
+
+def ece(right, confidence, bins=15):
+    """Guo et al.'s, in a loop."""
+    total = 0.0
+    for k in range(bins):
+        m = (confidence > k / bins) & (confidence <= (k + 1) / bins)
+        if m.any():
+            total += m.sum() * abs(right[m].mean() - confidence[m].mean())
+    return total / len(right)
+
+
+def test_calibration_error_by_a_loop():
+    report = group_report(Y, BEFORE, sensitive_features=GROUPS, metrics=["calibration_error"])
+    right = (BEFORE.argmax(1) == 1) == (Y == "yes")
+    for group in np.unique(GROUPS):
+        m = group == GROUPS
+        assert report.loc[group, "calibration_error"] == pytest.approx(ece(right[m], BEFORE.max(1)[m]))
+
+
+def test_intervals_of_rates_and_losses_by_hand():
+    level = 1 - 0.05 / 3
+    metrics = ["true_positive_rate", "log_loss"]
+    report = group_report(Y, BEFORE, sensitive_features=GROUPS, metrics=metrics, random_state=0)
+    for group in np.unique(GROUPS):
+        m = (group == GROUPS) & (Y == "yes")
+        hits = int((BEFORE.argmax(1) == 1)[m].sum())
+        expected = binomtest(hits, int(m.sum())).proportion_ci(level, method="wilson")
+        row = report.loc[group]
+        assert row["true_positive_rate_count"] == m.sum()
+        assert (row["true_positive_rate_low"], row["true_positive_rate_high"]) == pytest.approx(expected)
+        m = group == GROUPS
+        losses = -np.log(np.where(Y == "yes", BEFORE[:, 1], BEFORE[:, 0]))[m]
+        half = t.ppf(0.5 + level / 2, m.sum() - 1) * losses.std(ddof=1) / np.sqrt(m.sum())
+        assert row["log_loss_high"] - row["log_loss"] == pytest.approx(half)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    """With as many samples as blocks, or fewer, it is exactly Student's interval."""
+    y, groups = np.zeros(26), np.repeat(["a", "b"], [20, 6])
+    values = np.random.default_rng(3).normal(size=26)
+    metric = {"mean": lambda y_true, y_pred: y_pred.mean()}
+    y[0], predictions = 1, values.round(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = group_report(y, predictions, sensitive_features=groups, metrics=metric)
+    for group, n in (("a", 20), ("b", 6)):
+        own = predictions[groups == group]
+        half = t.ppf(0.5 + 0.975 / 2, n - 1) * own.std(ddof=1) / np.sqrt(n)
+        assert report.loc[group, "mean_high"] == pytest.approx(own.mean() + half)
+
+
+def test_undefined_is_nan_with_a_warning():
+    y, groups = np.array([0, 1, 0, 1, 0, 0]), list("aaaabb")
+    with pytest.warns(UndefinedMetricWarning, match=r"true_positive_rate is undefined in .* b,"):
+        report = group_report(y, y, sensitive_features=groups, metrics="true_positive_rate")
+    assert np.isnan(report.loc["b", "true_positive_rate"])
+    assert report.loc["a", "true_positive_rate"] == 1
+    with pytest.warns(UndefinedMetricWarning, match=r"f1_score is undefined in .* b,"):
+        report = group_report(y, y, sensitive_features=groups, metrics="f1_score")
+    assert np.isnan(report.loc["b", "f1_score"])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("no_such", "'no_such' is none of"),
+        (["log_loss"], "log_loss needs probabilities"),
+        ([fairlearn.metrics.demographic_parity_difference], "compares groups itself"),
+        ([3], "names or callables"),
+        (["f1_score", "f1_score"], "more than once"),
+    ],
+)
+def test_metrics_that_cannot_be(metrics, message):
+    with pytest.raises(ValueError, match=message):
+        group_report([0, 1, 1, 0], [0, 1, 0, 0], sensitive_features=list("aabb"), metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((4, 3), 1 / 3), "3 columns of probabilities, but y_true 2 classes"),
+        (np.full((4, 2), 0.6), "rows sum to 1.2"),
+        ([0.5, 1.5, 0.2, 0.1], "between 0 and 1"),
+    ],
+)
+def test_probabilities_that_are_none(values, message):
+    with pytest.raises(ValueError, match=message):
+        group_report([0, 1, 1, 0], values, sensitive_features=list("aabb"))
+
+
+def test_probabilities_of_one_class_and_frames():
+    options = {"sensitive_features": GROUPS, "metrics": None, "random_state": 0}
+    reports = [
+        group_report(Y, values, **options)
+        for values in (BEFORE, BEFORE[:, 1], pd.DataFrame(BEFORE[:, ::-1], columns=["yes", "no"]))
+    ]
+    for report in reports[1:]:
+        pd.testing.assert_frame_equal(report, reports[0])
+    assert {"selection_rate", "log_loss", "calibration_error"} <= set(reports[0])
+
+
+def test_weights_of_samples_that_count_twice():
+    twice = np.r_[np.arange(N), np.arange(0, N, 2)]
+    weights = np.where(np.arange(N) % 2, 1.0, 2.0)
+    p, q = BEFORE.argmax(1), AFTER.argmax(1)
+    y = (Y == "yes").astype(int)
+    weighted = change_report(y, p, q, sensitive_features=GROUPS, sample_weight=weights)
+    repeated = change_report(y[twice], p[twice], q[twice], sensitive_features=GROUPS[twice])
+    assert weighted["change"].to_numpy() == pytest.approx(repeated["change"].to_numpy())
+    models = model_report(y, {0: p, 1: q}, sensitive_features=GROUPS, sample_weight=weights)
+    expected = model_report(y[twice], {0: p[twice], 1: q[twice]}, sensitive_features=GROUPS[twice])
+    for column in ("accuracy", "fvo", "flip_rate", "excess_accuracy_gap", "fvo_change"):
+        assert models[column].to_numpy() == pytest.approx(expected[column].to_numpy())
+
+
+def test_bounds_of_the_change_of_a_range_by_random_search():
+    """No point of the boxes is beyond the bounds, and some come close."""
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        n = rng.integers(2, 5)
+        p, d = rng.random(n), rng.normal(size=n) / 10
+        boxes = [(v - rng.random(n) / 10, v + rng.random(n) / 10) for v in (p, d)]
+        after = boxes[0][0] + boxes[1][0], boxes[0][1] + boxes[1][1]
+        low, high = range_change_interval(*boxes, after)
+        corners = rng.choice([0.0, 0.5, 1.0], (20000, 2, n)) if n > 2 else rng.random((20000, 2, n))
+        points = [lo + corners[:, i] * (hi - lo) for i, (lo, hi) in enumerate(boxes)]
+        found = np.ptp(points[0] + points[1], axis=1) - np.ptp(points[0], axis=1)
+        assert low - 1e-12 <= found.min()
+        assert found.max() <= high + 1e-12
+        assert found.max() > high - 0.06
+    assert range_change_interval(*[(np.zeros(1), np.ones(1))] * 3) == (0, 0)
+
+
+def fvo_change_coverage(n_groups, smallest, draws, seed):
+    """Share of draws in which the interval holds the true change of FVO; and of the paired changes."""
+    rng = np.random.default_rng(seed)
+    sizes = np.geomspace(smallest, 40 * smallest, n_groups).astype(int)
+    truth = rng.uniform(0.7, 0.9, n_groups)
+    lose, gain = rng.uniform(0, 0.12, n_groups), rng.uniform(0, 0.2, n_groups)
+    after = truth * (1 - lose) + (1 - truth) * gain
+    expected = np.ptp(after) - np.ptp(truth)
+    groups = np.repeat(np.arange(n_groups), sizes)
+    y, covered = np.ones(len(groups), int), 0
+    for _ in range(draws):
+        right = rng.random(len(groups)) < truth[groups]
+        flip = rng.random(len(groups)) < np.where(right, lose[groups], gain[groups])
+        report = change_report(
+            y, right.astype(int), (right ^ flip).astype(int), sensitive_features=groups
+        )
+        covered += bool(
+            report["fvo_change_low"].iloc[0] <= expected <= report["fvo_change_high"].iloc[0]
+        )
+    return covered / draws
+
+
+@pytest.mark.parametrize(("n_groups", "smallest"), [(2, 50), (5, 20), (20, 30)])
+def test_coverage_of_the_change_of_fvo(n_groups, smallest):
+    assert fvo_change_coverage(n_groups, smallest, 200, n_groups) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("smallest", [5, 30, 200])
+@pytest.mark.parametrize("n_groups", [2, 3, 5, 10, 20])
+def test_coverage_of_the_change_of_fvo_at_length(n_groups, smallest):
+    for seed in range(5):
+        assert fvo_change_coverage(n_groups, smallest, 1000, seed) >= 0.95
+
+
+def test_detectable_gaps_and_losses_have_power_as_said():
+    rng = np.random.default_rng(1)
+    sizes = np.array([1500, 400, 200])
+    groups = np.repeat(list("abc"), sizes)
+    y, n = np.ones(sizes.sum(), int), sizes.sum()
+    right = rng.random(n) < 0.7
+    table = detectable(y, right, right)
+    loss, gap = table.loc["c", ["loss", "gap"]]
+    shown = {"loss": 0, "gap": 0}
+    for seed in range(300):
+        right = rng.random(n) < 0.7
+        lost = right & (groups == "c") & (rng.random(n) < loss / 0.7)
+        changes = change_report(
+            y, right.astype(int), (right & ~lost).astype(int), sensitive_features=groups
+        )
+        shown["loss"] += changes.loc["c", "change_high"] < 0
+        worse = (rng.random(n) < np.where(groups == "c", 0.7 - gap, 0.7)).astype(int)
+        report = group_report(y, worse, sensitive_features=groups, random_state=seed)
+        shown["gap"] += report.attrs["equal_accuracy_p"] <= 0.05
+    assert {name: round(count / 300, 1) for name, count in shown.items()} == {"loss": 0.8, "gap": 0.8}
+
+
+def detectable(y, before, after):
+    predictions = {"a": before.astype(int), "b": after.astype(int)}
+    samples, outcomes = encode(y, predictions, np.repeat(list("abc"), [1500, 400, 200]))
+    assert find_measures((), samples, outcomes) == []
+    return detectable_table(samples, *outcomes, 0.95)
+
+
+def test_detectable_is_nan_where_nothing_can_be_shown():
+    y = np.array([0, 1] * 8)
+    tables = compare_models(
+        y, {"a": y, "b": 1 - y}, sensitive_features=list("aab" + "a" * 13), metrics=()
+    )
+    assert np.isnan(tables.detectable.loc[("b", "b"), "loss"])
+
+
+def test_one_model_has_no_changes():
+    tables = compare_models(Y, {"float": BEFORE}, sensitive_features=GROUPS)
+    assert tables.changes.empty
+    assert tables.detectable.empty
+    assert tables.groups.index.names == ["model", "sensitive_feature_0"]
