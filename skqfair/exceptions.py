@@ -4,6 +4,7 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 
 __all__ = [
     "AccuracyBoundWarning",
+    "AuditFailure",
     "CacheBypassWarning",
     "CompoundedMitigationWarning",
     "DivergedTrainingError",
@@ -95,6 +96,22 @@ class ExportError(RuntimeError):
 
 class ParityError(AssertionError):
     """An exported model and the estimator it comes from differ by more than was allowed."""
+
+
+class AuditFailure(AssertionError):
+    """A compressed model is beyond a limit of an audit.
+
+    Parameters
+    ----------
+    message : str
+        Each limit, the figure and its interval.
+    failures : list of dict
+        The same as data: ``model``, ``limit``, ``allowed``, ``figure``, ``low``, ``high``.
+    """
+
+    def __init__(self, message, failures=()):
+        super().__init__(message)
+        self.failures = list(failures)
 
 
 class ParityWarning(UserWarning):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from skqfair.metrics._detectable import detectable_table
+from skqfair.metrics._exemplars import exemplars_table
 from skqfair.metrics._intervals import check_confidence
 from skqfair.metrics._measures import find_measures
 from skqfair.metrics._samples import draw_seed, encode
@@ -29,12 +30,17 @@ class ModelComparison(NamedTuple):
         0.8: ``gap``, the smallest difference of the group's accuracy from that of all others, and
         ``loss``, the smallest of its accuracy against the reference. NaN where groups of these sizes
         can show none.
+    exemplars : DataFrame
+        The samples whose prediction a model changed, at most 100 of each group, by group: those changed
+        by most models first, then those of which the reference was most confident. Columns ``group``,
+        ``y_true``, ``n_changed`` (models), ``confidence`` and the ``predicted[...]`` labels.
     """
 
     models: pd.DataFrame
     groups: pd.DataFrame
     changes: pd.DataFrame
     detectable: pd.DataFrame
+    exemplars: pd.DataFrame
 
 
 def compare_models(
@@ -86,13 +92,18 @@ def compare_models(
     Returns
     -------
     ModelComparison
-        ``models``, ``groups``, ``changes`` and ``detectable``.
+        ``models``, ``groups``, ``changes``, ``detectable`` and ``exemplars``.
 
     Raises
     ------
     ValueError
         If ``predictions`` is empty or lacks the reference, for arrays of other lengths or order, missing
         values, labels in another coding, and probabilities that are none.
+
+    References
+    ----------
+    Hooker, S., Courville, A., Clark, G., Dauphin, Y. & Frome, A. (2020). What do compressed deep neural
+    networks forget? arXiv:1911.05248.
 
     Examples
     --------
@@ -134,7 +145,9 @@ def compare_models(
             detectable[name] = detectable_table(samples, base, outcome, confidence)
     models = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype=object))
     models.attrs.update(reference=reference, confidence=confidence)
-    return ModelComparison(models, *(_stack(tables) for tables in (groups, changes, detectable)))
+    stacked = [_stack(tables) for tables in (groups, changes, detectable)]
+    index = y_true.index if isinstance(y_true, pd.Series) else pd.RangeIndex(len(y_true))
+    return ModelComparison(models, *stacked, exemplars_table(samples, outcomes, reference, index))
 
 
 def _stack(tables):

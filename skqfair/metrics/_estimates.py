@@ -130,16 +130,15 @@ def _student(value, error, freedom):
 def range_change_interval(before, change, after):
     r"""Return bounds of how a largest difference between groups changed, from bounds of its parts.
 
-    With :math:`p \in [L, U]` before, :math:`q \in [L', U']` after and :math:`d = q - p \in [l, u]`, all
-    at once, :math:`\mathrm{range}(q) - \mathrm{range}(p) \le \max_{i \ne j} [u_i - l_j - (\max L -
-    U_i)^+ - (L_j - \min U)^+]`: group i can be the highest before only as far as its bounds reach, j the
-    lowest.
-    The lower bound is the same with before and after exchanged.
+    The upper bound is the largest :math:`\mathrm{range}(q) - \mathrm{range}(p)` over :math:`p_a`,
+    :math:`q_a` and :math:`q_a - p_a` within their bounds; the lower bound is the same with before and
+    after exchanged. Where the bounds hold together at a confidence level, so does the interval, for any
+    number of groups.
 
     Parameters
     ----------
     before, change, after : pair of ndarray of shape (G,)
-        Bounds that hold together at the wanted level.
+        Bounds of p, q - p and q.
 
     Returns
     -------
@@ -148,14 +147,29 @@ def range_change_interval(before, change, after):
     """
     if len(change[0]) < 2:
         return 0.0, 0.0
-    down = (-change[1], -change[0])
-    return -_largest_growth(after, down), _largest_growth(before, change)
+    if not all(np.isfinite(bound).all() for pair in (before, change, after) for bound in pair):
+        return np.nan, np.nan
+    back = (-change[1], -change[0])
+    return -_largest_growth(after, back, before), _largest_growth(before, change, after)
 
 
-def _largest_growth(box, change):
-    (low, high), (least, most) = box, change
-    top = most - np.maximum(low.max() - high, 0)
-    bottom = least + np.maximum(low - high.min(), 0)
-    growth = top[:, None] - bottom
-    np.fill_diagonal(growth, -np.inf)
-    return float(growth.max())
+def _largest_growth(before, change, after):
+    """Maximise q_i - q_j - (max p - min p) over groups i, j and all that the bounds allow.
+
+    With max p = M and min p = m, group i reaches min(its largest q, M + its largest change), so that
+    each part falls with M and rises with m: the best M is the largest lower bound of p, the best m the
+    smallest upper bound. Where these cross, M = m, at an end or where one of the parts bends.
+    """
+    (low, high), (least, most) = before, change
+    low, high = np.maximum(low, after[0] - most), np.minimum(high, after[1] - least)
+    reach = np.minimum(after[1], high + most)  # the largest q of each group
+    depth = np.maximum(after[0], low + least)  # the smallest
+    top, bottom = low.max(), high.min()
+    if top < bottom:
+        bends = np.concatenate([reach - most, depth - least, [top, bottom]])
+        top = bottom = np.clip(bends, top, bottom)
+    up = np.minimum(reach - np.atleast_1d(top)[:, None], most)
+    down = np.minimum(np.atleast_1d(bottom)[:, None] - depth, -least)
+    i, j = (np.argsort(-part, axis=1)[:, :2] for part in (up, down))  # the two best: i and j differ
+    pairs = np.take_along_axis(up, i, 1)[:, :, None] + np.take_along_axis(down, j, 1)[:, None, :]
+    return float(np.where(i[:, :, None] != j[:, None, :], pairs, -np.inf).max())

@@ -3,7 +3,6 @@
 import inspect
 import warnings
 
-import fairlearn.metrics
 import numpy as np
 import pandas as pd
 import sklearn.metrics
@@ -242,6 +241,8 @@ def _find(name, metric, samples):
                     f"{samples.classes[:5].tolist()}; say which with pos_label=."
                 )
             return OWN[metric]
+        import fairlearn.metrics  # only where a name needs it: the command line starts faster without
+
         for module in (sklearn.metrics, fairlearn.metrics):
             if callable(getattr(module, metric, None)):
                 return Score(name or metric, getattr(module, metric))

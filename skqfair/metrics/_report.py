@@ -127,9 +127,10 @@ def model_report(
         with ``fvo_low``, ``fvo_high``, ``fvo_chance`` (its quantile at the confidence level if all
         groups were served alike) and ``equal_accuracy_p`` (the test of that), see
         :func:`group_report`; ``worst_group`` and ``worst_accuracy``; against the reference
-        ``flip_rate``, ``excess_accuracy_gap``, and ``excess_group``, whose gap that is; ``fvo_change``,
-        ``fvo_change_low``, ``fvo_change_high``; each metric with its largest difference between groups
-        and the change of that. For intervals of the changes by group see :func:`change_report`.
+        ``flip_rate``, ``accuracy_change``, ``excess_accuracy_gap`` and ``fvo_change``, each with bounds
+        ``_low`` and ``_high``, and ``excess_group``, whose gap that is; each metric with its largest
+        difference between groups and the change of that. For intervals of the changes by group see
+        :func:`change_report`.
 
     Raises
     ------

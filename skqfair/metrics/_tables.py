@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.exceptions import UndefinedMetricWarning
 
 from skqfair.metrics._counts import tally
-from skqfair.metrics._estimates import proportion_change, range_change_interval
+from skqfair.metrics._estimates import paired_interval, proportion_change, range_change_interval
 from skqfair.metrics._intervals import (
     equal_accuracy_draws,
     equal_accuracy_p,
@@ -139,15 +139,19 @@ def model_row(samples, base, outcome, measures, groups, changes):
     """Return the figures of one model against the reference; see model_report."""
     attrs = groups.attrs
     accuracy = ACCURACY.overall(samples, outcome)
-    weights = samples.weights
+    weights, confidence = samples.weights, attrs["confidence"]
     n = len(samples.labels) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
-    low, high = wilson_interval(np.array(accuracy), n, attrs["confidence"])
+    flips = float(np.average(base.labels != outcome.labels, weights=weights))
+    shares = np.array([accuracy, flips])
+    low, high = (bounds.tolist() for bounds in wilson_interval(shares, n, confidence))
+    total = len(samples.labels) if weights is None else weights.sum()
+    lost, gained = (changes[name].sum() / total for name in ("lost", "gained"))
     excess = (changes.attrs["change"] - changes["change"]).clip(lower=0)
     hit = excess.index[excess >= excess.max() - 1e-12] if excess.any() else []
     row = {
         "accuracy": accuracy,
-        "accuracy_low": float(low),
-        "accuracy_high": float(high),
+        "accuracy_low": low[0],
+        "accuracy_high": high[0],
         "fvo": attrs["fvo"],
         "fvo_low": attrs["fvo_interval"][0],
         "fvo_high": attrs["fvo_interval"][1],
@@ -155,8 +159,13 @@ def model_row(samples, base, outcome, measures, groups, changes):
         "equal_accuracy_p": attrs["equal_accuracy_p"],
         "worst_group": group_name(groups["accuracy"].idxmin()),
         "worst_accuracy": float(groups["accuracy"].min()),
-        "flip_rate": float(np.average(base.labels != outcome.labels, weights=weights)),
+        "flip_rate": flips,
+        "flip_rate_low": low[1],
+        "flip_rate_high": high[1],
+        "accuracy_change": changes.attrs["change"],
+        **_bounds("accuracy_change", paired_interval(gained * n, lost * n, n, confidence)),
         "excess_accuracy_gap": float(excess.max()),
+        **_bounds("excess_accuracy_gap", _excess_interval(samples, changes)),
         "excess_group": group_names(hit),
         **changes.iloc[0][["fvo_change", "fvo_change_low", "fvo_change_high"]],
     }
@@ -165,7 +174,29 @@ def model_row(samples, base, outcome, measures, groups, changes):
         row[measure.name] = measure.overall(samples, outcome)
         row |= dict(groups.iloc[0][[gap, f"{gap}_low", f"{gap}_high"]])
         row |= dict(changes.iloc[0][[f"{gap}_change", f"{gap}_change_low", f"{gap}_change_high"]])
+    if outcome is base:  # against itself nothing changes, and that is sure
+        row |= {name: 0.0 for name in row if "change" in name or name.startswith(_COMPARED)}
     return row
+
+
+_COMPARED = ("flip_rate", "excess_accuracy_gap")
+
+
+def _bounds(name, interval):
+    return {f"{name}_low": float(interval[0]), f"{name}_high": float(interval[1])}
+
+
+def _excess_interval(samples, changes):
+    """Return the extremes of the excess gap over the simultaneous intervals of the groups' losses.
+
+    The excess of a group is its loss less the mean loss, (1 - w) of its own less the others' shares.
+    """
+    share = np.bincount(samples.groups.codes, samples.weights, samples.n_groups)
+    share = share / share.sum()
+    least, most = -changes["change_high"].to_numpy(), -changes["change_low"].to_numpy()
+    low = (1 - share) * least - (share @ most - share * most)
+    high = (1 - share) * most - (share @ least - share * least)
+    return max(0.0, low.max()), max(0.0, high.max())
 
 
 def group_names(groups):

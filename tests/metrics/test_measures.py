@@ -1,5 +1,6 @@
 """Metrics by group, and how they and FVO change, against loops over scikit-learn and fairlearn."""
 
+import itertools
 import warnings
 
 import fairlearn.metrics
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
+from scipy.optimize import linprog
 from scipy.stats import binomtest, t
 from sklearn.exceptions import UndefinedMetricWarning
 
@@ -188,21 +190,44 @@ def test_weights_of_samples_that_count_twice():
         assert models[column].to_numpy() == pytest.approx(expected[column].to_numpy())
 
 
-def test_bounds_of_the_change_of_a_range_by_random_search():
-    """No point of the boxes is beyond the bounds, and some come close."""
+def largest_growth_by_programs(before, change, after):
+    """For each pair of groups, a linear program over p, d, max p and min p."""
+    n = len(before[0])
+    rows, ends = [], []
+    for k in range(n):
+        for sign, extra in ((1, (2 * n, -1)), (-1, (2 * n + 1, 1))):  # p_k <= M, m <= p_k
+            row = np.zeros(2 * n + 2)
+            row[k], row[extra[0]] = sign, extra[1]
+            rows.append(row)
+            ends.append(0)
+        for sign, end in ((1, after[1][k]), (-1, -after[0][k])):  # p + d within
+            row = np.zeros(2 * n + 2)
+            row[[k, n + k]] = sign
+            rows.append(row)
+            ends.append(end)
+    bounds = [*zip(*before, strict=True), *zip(*change, strict=True), (None, None), (None, None)]
+    found = []
+    for i, j in itertools.permutations(range(n), 2):
+        cost = np.zeros(2 * n + 2)
+        cost[[i, n + i]] -= 1
+        cost[[j, n + j]] += 1
+        cost[-2:] = 1, -1
+        result = linprog(cost, np.array(rows), ends, bounds=bounds)
+        found.append(-result.fun)
+    return max(found)
+
+
+def test_bounds_of_the_change_of_a_range_by_linear_programs():
     rng = np.random.default_rng(5)
-    for _ in range(30):
+    for trial in range(40):
         n = rng.integers(2, 5)
-        p, d = rng.random(n), rng.normal(size=n) / 10
-        boxes = [(v - rng.random(n) / 10, v + rng.random(n) / 10) for v in (p, d)]
-        after = boxes[0][0] + boxes[1][0], boxes[0][1] + boxes[1][1]
-        low, high = range_change_interval(*boxes, after)
-        corners = rng.choice([0.0, 0.5, 1.0], (20000, 2, n)) if n > 2 else rng.random((20000, 2, n))
-        points = [lo + corners[:, i] * (hi - lo) for i, (lo, hi) in enumerate(boxes)]
-        found = np.ptp(points[0] + points[1], axis=1) - np.ptp(points[0], axis=1)
-        assert low - 1e-12 <= found.min()
-        assert found.max() <= high + 1e-12
-        assert found.max() > high - 0.06
+        p, d = rng.random(n) * (0.1 if trial % 2 else 1), rng.normal(size=n) / 10
+        boxes = [(v - rng.random(n) / 10, v + rng.random(n) / 10) for v in (p, d, p + d)]
+        low, high = range_change_interval(*boxes)
+        before, (least, most), after = boxes
+        back = (after, (-most, -least), before)
+        assert high == pytest.approx(largest_growth_by_programs(*boxes), abs=1e-7)
+        assert low == pytest.approx(-largest_growth_by_programs(*back), abs=1e-7)
     assert range_change_interval(*[(np.zeros(1), np.ones(1))] * 3) == (0, 0)
 
 
@@ -283,3 +308,53 @@ def test_one_model_has_no_changes():
     assert tables.changes.empty
     assert tables.detectable.empty
     assert tables.groups.index.names == ["model", "sensitive_feature_0"]
+
+
+def test_bounds_of_losses_and_flips():
+    p, q = BEFORE.argmax(1), AFTER.argmax(1)
+    y = (Y == "yes").astype(int)
+    row = model_report(y, {"a": p, "b": q}, sensitive_features=GROUPS, random_state=0).loc["b"]
+    one = change_report(y, p, q, sensitive_features=np.full(N, "all")).iloc[0]
+    for name in ("", "_low", "_high"):
+        assert row[f"accuracy_change{name}"] == pytest.approx(one[f"change{name}"])
+    flips = binomtest(int((p != q).sum()), N).proportion_ci(0.95, method="wilson")
+    assert (row["flip_rate_low"], row["flip_rate_high"]) == pytest.approx((flips.low, flips.high))
+    changes = change_report(y, p, q, sensitive_features=GROUPS)
+    losses = np.random.default_rng(0).uniform(
+        -changes["change_high"], -changes["change_low"], (20000, 3)
+    )
+    excess = (losses - (losses @ changes["count"] / N)[:, None]).max(axis=1)
+    assert row["excess_accuracy_gap_low"] <= excess.min()
+    assert excess.max() <= row["excess_accuracy_gap_high"] < excess.max() + 0.02
+
+
+def test_exemplars_by_a_loop():
+    proba = {"float": BEFORE, "one": AFTER, "two": noisy(2, 3)}
+    table = compare_models(Y, proba, sensitive_features=GROUPS, metrics=()).exemplars
+    labels = {name: np.array(["no", "yes"])[p.argmax(1)] for name, p in proba.items()}
+    expected = []
+    for i in range(N):
+        n = sum(labels[name][i] != labels["float"][i] for name in ("one", "two"))
+        if n:
+            expected.append((GROUPS[i], -n, -BEFORE[i].max(), i))
+    kept = [row for g in "abc" for row in [e for e in sorted(expected) if e[0] == g][:100]]
+    assert table.index.tolist() == [row[3] for row in kept]
+    assert table["n_changed"].tolist() == [-row[1] for row in kept]
+    assert table["predicted[two]"].tolist() == [labels["two"][row[3]] for row in kept]
+    series = pd.Series(Y, index=np.arange(N) + 1000)
+    named = compare_models(series, proba, sensitive_features=GROUPS, metrics=()).exemplars
+    assert named.index.tolist() == [row[3] + 1000 for row in kept]
+
+
+def test_exemplars_of_groups_without_weight_are_left_out():
+    y, p = np.array([0, 1, 0, 1, 1]), np.array([1, 1, 1, 1, 0])
+    with pytest.warns(UserWarning, match="b have no weight"):
+        tables = compare_models(
+            y,
+            {"float": y, "other": p},
+            sensitive_features=list("babaa"),
+            sample_weight=[0, 1, 0, 1, 1],
+            metrics=(),
+        )
+    assert tables.exemplars.index.tolist() == [4]
+    assert tables.groups.loc["other", "accuracy"].tolist() == [pytest.approx(2 / 3)]
