@@ -19,12 +19,14 @@ def fingerprint(*arrays):
     digest = hashlib.sha256()
     for values in arrays:
         frame = pd.DataFrame(values)
-        for column in frame:
-            values = frame[column].to_numpy()
-            if values.dtype.kind == "O":
-                values = pd.util.hash_array(frame[column].astype(str).to_numpy(object), categorize=True)
-            digest.update(np.ascontiguousarray(values).tobytes())
         digest.update(str(frame.shape).encode())
+        for _, column in frame.items():
+            if pd.api.types.is_numeric_dtype(column.dtype):
+                digest.update(np.ascontiguousarray(column.to_numpy(dtype=np.float64)).tobytes())
+            else:  # each label once
+                codes, labels = pd.factorize(column)
+                digest.update("\0".join(map(str, labels)).encode())
+                digest.update(codes.astype(np.int32).tobytes())
     return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import binom, chi2, ncx2, norm
 
-from skqfair.metrics._estimates import proportion, weigh
+from skqfair.metrics._estimates import proportion
 
 __all__ = ["detectable_table"]
 
@@ -17,7 +17,7 @@ def detectable_table(samples, before, after, confidence, power=0.8):
     (noncentral chi-square). ``loss``: of accuracy against the reference, where the share of gained
     samples is as observed, by the paired interval of the group (exact binomial sums).
     """
-    count, _, n = weigh(samples)
+    count, n = samples.part().count, samples.part().effective
     accuracy = float(np.average(after.correct, weights=samples.weights))
     gained = proportion(samples, after.correct & ~before.correct).value
     level = 1 - (1 - confidence) / len(n)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from skqfair.metrics._intervals import wilson_interval
-from skqfair.metrics._samples import N_BLOCKS
+from skqfair.metrics._samples import N_BLOCKS, ratio
 
 __all__ = [
     "Estimate",
@@ -17,7 +17,6 @@ __all__ = [
     "proportion",
     "proportion_change",
     "range_change_interval",
-    "weigh",
 ]
 
 
@@ -40,37 +39,11 @@ class Estimate:
     interval: Callable
 
 
-def weigh(samples, rows=None):
-    """Return count, total weight and effective sample size (Kish's) of each group, over some rows."""
-    codes, n_groups = samples.groups.codes, samples.n_groups
-    codes = codes if rows is None else codes[rows]
-    count = np.bincount(codes, minlength=n_groups)
-    if samples.weights is None:
-        return count, count.astype(float), count.astype(float)
-    weights = samples.weights if rows is None else samples.weights[rows]
-    total = np.bincount(codes, weights, n_groups)
-    squares = np.bincount(codes, weights**2, n_groups)
-    return count, total, _ratio(total**2, squares)
-
-
-def _sums(samples, rows, values):
-    """Return the weighted sum over each group of values, given for the rows."""
-    codes, weights = samples.groups.codes, samples.weights
-    if rows is not None:
-        codes, weights = codes[rows], None if weights is None else weights[rows]
-    return np.bincount(codes, values if weights is None else values * weights, samples.n_groups)
-
-
-def _ratio(a, b):
-    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
-
-
-def proportion(samples, event, rows=None):
-    """Return the share of an event among some rows, with Wilson's interval."""
-    count, total, effective = weigh(samples, rows)
-    value = _ratio(_sums(samples, rows, event if rows is None else event[rows]), total)
-    n = np.where(count > 0, effective, np.nan)
-    return Estimate(value, count, lambda level: wilson_interval(value, n, level))
+def proportion(samples, event, true=None):
+    """Return the share of an event among all rows, or those of a true label, with Wilson's interval."""
+    part = samples.part(true)
+    value, n = part.share(part.pick(event)), np.where(part.count > 0, part.effective, np.nan)
+    return Estimate(value, part.count, lambda level: wilson_interval(value, n, level))
 
 
 def paired_interval(gained, lost, n, level):
@@ -83,25 +56,24 @@ def paired_interval(gained, lost, n, level):
     return np.minimum(low, change), np.maximum(high, change)
 
 
-def proportion_change(samples, before, after, rows=None):
+def proportion_change(samples, before, after, true=None):
     """Return how the share of an event changed, paired, with Bonett and Price's interval."""
-    count, total, effective = weigh(samples, rows)
-    if rows is not None:
-        before, after = before[rows], after[rows]
-    gained = _ratio(_sums(samples, rows, after & ~before), total)
-    lost = _ratio(_sums(samples, rows, before & ~after), total)
-    n = np.where(count > 0, effective, np.nan)
-    return Estimate(gained - lost, count, lambda level: paired_interval(gained * n, lost * n, n, level))
+    part = samples.part(true)
+    before, after = part.pick(before), part.pick(after)
+    gained, lost = part.share(after & ~before), part.share(before & ~after)
+    n = np.where(part.count > 0, part.effective, np.nan)
+    return Estimate(
+        gained - lost, part.count, lambda level: paired_interval(gained * n, lost * n, n, level)
+    )
 
 
 def mean(samples, values):
     """Return the mean of values, with Student's interval."""
-    count, total, effective = weigh(samples)
-    value = _ratio(_sums(samples, None, values), total)
-    residual = np.square(values - value[samples.groups.codes])
-    variance = _ratio(_sums(samples, None, residual), total)
-    error = np.sqrt(_ratio(variance, np.where(effective > 1, effective - 1, 0)))
-    return Estimate(value, count, _student(value, error, effective - 1))
+    part = samples.part()
+    value = part.mean(values)
+    variance = part.mean(np.square(values - value[samples.groups.codes]))
+    error = np.sqrt(ratio(variance, np.where(part.effective > 1, part.effective - 1, 0)))
+    return Estimate(value, part.count, _student(value, error, part.effective - 1))
 
 
 def jackknife(count, value, replicates):
@@ -111,9 +83,9 @@ def jackknife(count, value, replicates):
     if (used & ~np.isfinite(replicates)).any():
         replicates = np.where(used & ~np.isfinite(replicates), np.nan, replicates)
     replicates = np.where(used, replicates, 0)
-    centre = _ratio(replicates.sum(axis=0), blocks)
+    centre = ratio(replicates.sum(axis=0), blocks)
     squares = np.where(used, np.square(replicates - centre), 0).sum(axis=0)
-    error = np.where(blocks > 1, np.sqrt(_ratio((blocks - 1) * squares, blocks)), np.nan)
+    error = np.where(blocks > 1, np.sqrt(ratio((blocks - 1) * squares, blocks)), np.nan)
     return Estimate(value, count, _student(value, error, blocks - 1))
 
 

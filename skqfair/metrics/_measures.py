@@ -22,24 +22,20 @@ class Rate:
     def __init__(self, name, event, true=None):
         self.name, self.event, self.true = name, event, true
 
-    def _rows(self, samples):
-        return None if self.true is None else samples.is_positive == self.true
-
     def overall(self, samples, outcome):
         """Return the share over all groups."""
-        event, weights, rows = getattr(outcome, self.event), samples.weights, self._rows(samples)
-        if rows is not None:
-            event, weights = event[rows], None if weights is None else weights[rows]
-        return float(np.average(event, weights=weights)) if len(event) else np.nan
+        part = samples.part(self.true)
+        event = part.pick(getattr(outcome, self.event))
+        return float(np.average(event, weights=part.weights)) if len(event) else np.nan
 
     def by_group(self, samples, outcome):
         """Return the share of each group."""
-        return proportion(samples, getattr(outcome, self.event), self._rows(samples))
+        return proportion(samples, getattr(outcome, self.event), self.true)
 
     def change(self, samples, before, after):
         """Return how the share of each group changed."""
         events = (getattr(outcome, self.event) for outcome in (before, after))
-        return proportion_change(samples, *events, self._rows(samples))
+        return proportion_change(samples, *events, self.true)
 
 
 class LogLoss:

@@ -14,7 +14,7 @@ from skqfair._validation import as_labels, check_length, check_no_missing, check
 from skqfair.exceptions import EmptyGroupWarning
 from skqfair.metrics._counts import correct_predictions
 
-__all__ = ["N_BLOCKS", "Outcome", "Samples", "draw_seed", "encode"]
+__all__ = ["N_BLOCKS", "Outcome", "Samples", "draw_seed", "encode", "ratio"]
 
 N_BLOCKS = 20
 """Blocks of each group that the jackknife leaves out in turn."""
@@ -40,6 +40,8 @@ class Samples:
         The samples that are left, where groups have no weight.
     seed : int
         Of the blocks.
+    parts : dict
+        What :meth:`part` has returned.
     """
 
     labels: np.ndarray
@@ -49,6 +51,7 @@ class Samples:
     positive: object
     keep: np.ndarray | None = None
     seed: int = 0
+    parts: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, y_true, sensitive_features, sample_weight=None, *, classes=None, pos_label=None, seed=0):
@@ -67,6 +70,12 @@ class Samples:
             labels, groups, weights = labels[keep], groups.take(keep), weights[keep]
         classes = _classes(labels, classes)
         return cls(labels, groups, weights, classes, _positive(classes, pos_label), keep, seed)
+
+    def part(self, true=None):
+        """Return the rows whose label is the positive one, or is not; None are all rows."""
+        if true not in self.parts:
+            self.parts[true] = _Part(self, None if true is None else self.is_positive == true)
+        return self.parts[true]
 
     @property
     def n_groups(self):
@@ -93,6 +102,41 @@ class Samples:
         """Positions of the samples of each group."""
         order = np.argsort(self.groups.codes, kind="stable")
         return np.split(order, np.cumsum(self.groups.counts)[:-1])
+
+
+class _Part:
+    """Some rows: count, total weight and effective size (Kish's) of each group, and weighted sums."""
+
+    def __init__(self, samples, rows):
+        self.rows, self.n_groups = rows, samples.n_groups
+        self.codes, self.weights = self.pick(samples.groups.codes), self.pick(samples.weights)
+        self.count = np.bincount(self.codes, minlength=self.n_groups)
+        if self.weights is None:
+            self.total = self.effective = self.count.astype(float)
+        else:
+            self.total = np.bincount(self.codes, self.weights, self.n_groups)
+            squares = np.bincount(self.codes, self.weights**2, self.n_groups)
+            self.effective = ratio(self.total**2, squares)
+
+    def pick(self, values):
+        """Return the rows of values, which may be None."""
+        return values if self.rows is None or values is None else values[self.rows]
+
+    def share(self, event):
+        """Return the weighted share of an event, given for these rows, of each group."""
+        codes = self.codes[event]
+        weights = None if self.weights is None else self.weights[event]
+        return ratio(np.bincount(codes, weights, self.n_groups), self.total)
+
+    def mean(self, values):
+        """Return the weighted mean of values, given for these rows, of each group."""
+        weighted = values if self.weights is None else values * self.weights
+        return ratio(np.bincount(self.codes, weighted, self.n_groups), self.total)
+
+
+def ratio(a, b):
+    """Return a / b, NaN where b is not positive."""
+    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
 
 @dataclass(frozen=True)
@@ -153,7 +197,12 @@ def encode(y_true, predictions, sensitive_features, sample_weight=None, **option
         sample_weight=sample_weight,
     )
     samples = Samples.of(y_true, sensitive_features, sample_weight, **options)
-    return samples, [Outcome.of(samples, values, name) for name, values in predictions.items()]
+    return samples, [Outcome.of(samples, _plain(v), name) for name, v in predictions.items()]
+
+
+def _plain(values):
+    """Return a Series as an array, once: strings take their time."""
+    return values.to_numpy() if isinstance(values, pd.Series) else values
 
 
 def _weighty(groups, weights):
