@@ -18,7 +18,8 @@ color:var(--ink);font:1rem/1.5 system-ui,sans-serif}
 .skqfair-audit figcaption{font-weight:600}
 .skqfair-audit .keys{margin:.2rem 0;font-size:.9rem}
 .skqfair-audit .keys span{margin-right:1rem;white-space:nowrap}
-.skqfair-audit figure>svg{display:block;width:100%;max-width:42rem;height:auto}
+.skqfair-audit .scroll{overflow-x:auto}
+.skqfair-audit .scroll svg{display:block;width:100%;min-width:34rem;max-width:45rem;height:auto}
 .skqfair-audit svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
 .skqfair-audit svg .grid,.skqfair-audit svg .rule{stroke:var(--line);stroke-width:.7}
 .skqfair-audit svg .zero{stroke:var(--ink);stroke-width:1.2}
@@ -32,18 +33,19 @@ color:var(--ink);font:1rem/1.5 system-ui,sans-serif}
 font-variant-numeric:tabular-nums}
 .skqfair-audit th{background:var(--head);text-align:left;vertical-align:bottom}
 .skqfair-audit th button{all:unset;cursor:pointer;padding:.35rem .5rem;font-weight:600;display:block}
-.skqfair-audit th button:focus-visible,.skqfair-audit .wide:focus-visible{outline:3px solid var(--m0);
+.skqfair-audit th button:focus-visible,.skqfair-audit .wide:focus-visible,
+.skqfair-audit .scroll:focus-visible{outline:3px solid var(--m0);
 outline-offset:-3px}
 .skqfair-audit th[aria-sort=ascending] button::after{content:" \\25B2"}
 .skqfair-audit th[aria-sort=descending] button::after{content:" \\25BC"}
 .skqfair-audit td{padding:.3rem .5rem;border-top:1px solid var(--line);text-align:left;
 color:var(--ink);background:var(--paper)}
-.skqfair-audit td.n{white-space:nowrap}
+.skqfair-audit td{white-space:nowrap}
 .skqfair-audit dt{font-weight:600}
 .skqfair-audit dd{margin:0 0 .5rem;overflow-wrap:anywhere}
 @media print{.skqfair-audit{max-width:none;padding:0;font-size:10pt}
-.skqfair-audit .wide{overflow:visible;border:0}
-.skqfair-audit table{font-size:6.5pt}.skqfair-audit td.n{white-space:normal}
+.skqfair-audit .wide{overflow:visible;border:0}.skqfair-audit .scroll svg{min-width:0}
+.skqfair-audit table{font-size:6.5pt}.skqfair-audit td{white-space:normal}
 .skqfair-audit td,.skqfair-audit th button{padding:.1rem .2rem}
 .skqfair-audit tr,.skqfair-audit figure{break-inside:avoid}
 .skqfair-audit h2{break-after:avoid}.skqfair-audit thead{display:table-header-group}}

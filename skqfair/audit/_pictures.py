@@ -8,7 +8,7 @@ from skqfair.audit._verdicts import name_of
 
 __all__ = ["dot_plot"]
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 680, 170, 24, 15, 8, 44
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 720, 210, 24, 15, 8, 44
 _MARKS = (
     '<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
     '<rect x="{a:.1f}" y="{b:.1f}" width="8" height="8"/>',
@@ -63,8 +63,9 @@ def dot_plot(table, column, models, title, label):
     keys = "".join(_key(models.index(model), model) for model in present)
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><p class="keys" aria-hidden="true">{keys}</p>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="Picture: {escape(title)}">'
         f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {_WIDTH} {height}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg></figure>'
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg></div></figure>'
     )
 
 
@@ -91,7 +92,7 @@ def _grid(ticks, place, height, label):
 
 def _group_name(group, y):
     name = name_of(group)
-    short = name if len(name) <= 24 else f"{name[:23]}…"
+    short = name if len(name) <= 27 else f"{name[:26]}…"
     return (
         f'<text text-anchor="end" x="{_LEFT - 10}" y="{y + 4:.1f}">{escape(short)}'
         f"<title>{escape(name)}</title></text>"

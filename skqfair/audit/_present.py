@@ -95,6 +95,7 @@ def _text(value, column=""):
             return "–"
         if float(value).is_integer() and (abs(value) > 1 or isinstance(value, numbers.Integral)):
             return f"{int(value)}"
+        value = round(float(value), 3) + 0.0  # no -0.000
         return f"{value:+.3f}" if "change" in str(column) else f"{value:.3f}"
     return name_of(value)
 

@@ -9,9 +9,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
 
 import skqfair.audit
-from skqfair import CompressionAudit
+from skqfair import CompressionAudit, QuantizedClassifier
 from skqfair.exceptions import AuditFailure
 from skqfair.metrics import change_report, compare_models, group_report
+from skqfair.networks import make_classifier
 
 RNG = np.random.default_rng(0)
 N = 900
@@ -260,3 +261,19 @@ def test_every_candidate_of_a_search():
 
 def test_public_names():
     assert skqfair.audit.CompressionAudit is CompressionAudit
+
+
+def test_a_search_over_bit_widths():
+    """The float candidate is the reference, and sizes are known."""
+    X, y = features().astype("float32"), (Y == "yes").astype(int)
+    net = make_classifier(module__hidden_sizes=(4,), max_epochs=1)
+    search = GridSearchCV(
+        QuantizedClassifier(net, random_state=0), {"weight_bits": [None, 2]}, cv=2, error_score="raise"
+    ).fit(X, y)
+    audit = CompressionAudit.from_search(
+        search, X, y, X_train=X, y_train=y, sensitive_features=GROUPS, metrics=()
+    )
+    assert audit.reference == "weight_bits=None"
+    assert audit.models["size"].is_monotonic_decreasing
+    own = QuantizedClassifier(net, random_state=0, weight_bits=2).fit(X, y)
+    assert audit.models.loc["weight_bits=2", "accuracy"] == own.score(X, y)
