@@ -1,5 +1,7 @@
 """The audit: tables, verdicts, and the documents made of them."""
 
+from skqfair._groups import columns_of
+from skqfair._validation import check_rows
 from skqfair.audit._documents import Documents
 from skqfair.audit._fingerprint import describe_call, fingerprint
 from skqfair.audit._gate import check_limits
@@ -175,7 +177,7 @@ class CompressionAudit(Documents):
             Passed to each model as it is.
         y : array-like of shape (n,)
             True labels.
-        sensitive_features : array-like of shape (n,) or (n, k), Series or frame
+        sensitive_features : array-like of shape (n,) or (n, k), Series, frame, or column names of X
             Group of each sample.
         reference, metrics, sample_weight, pos_label, confidence, random_state
             As in :meth:`from_predictions`.
@@ -192,6 +194,8 @@ class CompressionAudit(Documents):
         """
         if reference not in models:
             raise ValueError(f"reference {reference!r} is none of {list(models)}.")
+        check_rows(X=X, y=y, sample_weight=sample_weight)
+        sensitive_features = columns_of(X, sensitive_features)
         predictions, sizes, classes = predict_all(models, X, y)
         return cls._compare(
             "from_models",

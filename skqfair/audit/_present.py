@@ -63,11 +63,14 @@ def cells(table):
         table = table.groupby("group", sort=False).head(_EXEMPLARS)
         if table["confidence"].isna().all():
             table = table.drop(columns="confidence")
-    flat = table.reset_index(names=[name or "model" for name in table.index.names])
-    columns = [column for column in flat if not _hidden(column, table)]
-    header = [str(column).replace("_", " ") for column in columns]
-    series = [_column(flat, column) for column in columns]
-    return header, list(zip(*series, strict=True))
+    keys = table.index
+    header = [str(name or "model") for name in keys.names]
+    series = [[(_text(v), _key(v)) for v in keys.get_level_values(i)] for i in range(keys.nlevels)]
+    for column in table:
+        if not _hidden(column, table):
+            header.append(str(column))
+            series.append(_column(table, column))
+    return [name.replace("_", " ") for name in header], list(zip(*series, strict=True))
 
 
 def _hidden(column, table):
@@ -78,9 +81,9 @@ def _hidden(column, table):
     return repeated or (stem != name and stem in table)
 
 
-def _column(flat, column):
-    values = flat[column]
-    low, high = (flat.get(f"{column}_{end}") for end in ("low", "high"))
+def _column(table, column):
+    values = table[column]
+    low, high = (table.get(f"{column}_{end}") for end in ("low", "high"))
     if low is None:
         return [(_text(value, column), _key(value)) for value in values]
     return [

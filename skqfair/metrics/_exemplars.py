@@ -35,5 +35,6 @@ def exemplars_table(samples, outcomes, reference, index):
         "confidence": confidence,
     }
     columns |= {f"predicted[{name}]": outcome.labels[rows] for name, outcome in outcomes.items()}
+    index = index.to_flat_index() if isinstance(index, pd.MultiIndex) else index
     kept = index if samples.keep is None else index[samples.keep]
     return pd.DataFrame(columns).set_axis(kept[rows].rename("sample"))

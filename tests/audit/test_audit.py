@@ -1,7 +1,10 @@
 """The audit against its parts, and what it says and refuses."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -277,3 +280,52 @@ def test_a_search_over_bit_widths():
     assert audit.models["size"].is_monotonic_decreasing
     own = QuantizedClassifier(net, random_state=0, weight_bits=2).fit(X, y)
     assert audit.models.loc["weight_bits=2", "accuracy"] == own.score(X, y)
+
+
+def test_rows_of_models_are_aligned_and_columns_have_names():
+    X = pd.DataFrame(features(), columns=["a", "b"]).assign(sex=(GROUPS == "a").astype(int))
+    models = {"float": LogisticRegression().fit(X, Y), "int8": LogisticRegression(C=1e-4).fit(X, Y)}
+    by_name = CompressionAudit.from_models(models, X, Y, sensitive_features="sex")
+    by_values = CompressionAudit.from_models(models, X, Y, sensitive_features=X["sex"])
+    pd.testing.assert_frame_equal(by_name.groups, by_values.groups)
+    with pytest.raises(ValueError, match="y has the index of X in another order"):
+        CompressionAudit.from_models(models, X, Y[::-1], sensitive_features="sex")
+    with pytest.raises(ValueError, match="sensitive_features has the index of X in another order"):
+        CompressionAudit.from_models(models, X, Y, sensitive_features=GROUPS[::-1])
+    with pytest.raises(ValueError, match="X has no column"):
+        CompressionAudit.from_models(models, X, Y, sensitive_features="race")
+
+
+@pytest.mark.parametrize("name", ["count", "model", "group", "accuracy", "metric", "sample"])
+def test_groups_of_any_name(name):
+    audit = CompressionAudit.from_predictions(
+        Y, MODELS, sensitive_features=GROUPS.rename(name), metrics=()
+    )
+    assert name in audit.to_html()
+    assert name in audit.to_markdown()
+    back = CompressionAudit.from_json(audit.to_json())
+    pd.testing.assert_frame_equal(back.groups, audit.groups)
+
+
+def test_samples_and_frames_of_other_libraries():
+    keys = pd.MultiIndex.from_arrays([np.arange(N) // 10, np.arange(N) % 10])
+    y = Y.set_axis(keys)
+    audit = CompressionAudit.from_predictions(
+        y, {name: pd.Series(v, keys) for name, v in MODELS.items()}, sensitive_features=GROUPS.to_numpy()
+    )
+    assert isinstance(audit.exemplars.index[0], tuple)
+    assert audit.to_html()
+    frame = pl.DataFrame({"y": Y.to_list(), **{k: v.tolist() for k, v in MODELS.items()}})
+    other = CompressionAudit.from_predictions(
+        frame["y"], {name: frame[name] for name in MODELS}, sensitive_features=GROUPS.to_numpy()
+    )
+    pd.testing.assert_frame_equal(audit.models, other.models)
+    pd.testing.assert_frame_equal(audit.changes, other.changes)
+
+
+def test_a_failure_can_be_pickled(audit):
+    with pytest.raises(AuditFailure) as failed:
+        audit.require(max_flip_rate=0)
+    back = pickle.loads(pickle.dumps(failed.value))
+    assert back.failures == failed.value.failures
+    assert str(back) == str(failed.value)
