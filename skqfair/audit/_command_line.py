@@ -35,7 +35,8 @@ def main(argv=None):
     except SystemExit as stop:  # argparse has said why
         return _BAD_INPUT if stop.code else _WITHIN
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = _Said()
         try:
             return _audit(options)
         except AuditFailure as failure:
@@ -44,6 +45,18 @@ def main(argv=None):
         except (ValueError, TypeError, OSError, ImportError) as error:
             print(f"skqfair audit: {error}", file=sys.stderr)
             return _BAD_INPUT
+
+
+class _Said:
+    """Prints each warning once, on a line."""
+
+    def __init__(self):
+        self.said = set()
+
+    def __call__(self, message, *_, **__):
+        if str(message) not in self.said:
+            self.said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
 
 
 def _parser():

@@ -10,9 +10,9 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from skqfair._groups import Groups, encode_groups
-from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
+from skqfair._validation import as_labels, check_length, check_rows, check_weights
 from skqfair.exceptions import EmptyGroupWarning
-from skqfair.metrics._counts import correct_predictions
+from skqfair.metrics._counts import correct_predictions, label_kind
 
 __all__ = ["N_BLOCKS", "Outcome", "Samples", "draw_seed", "encode", "ratio"]
 
@@ -28,6 +28,8 @@ class Samples:
     ----------
     labels : ndarray of shape (n,)
         True labels.
+    kind : {"number", "text", "other"}
+        Of the labels.
     groups : Groups
         Of those with a positive total weight.
     weights : ndarray of shape (n,) or None
@@ -45,6 +47,7 @@ class Samples:
     """
 
     labels: np.ndarray
+    kind: str
     groups: Groups
     weights: np.ndarray | None
     classes: np.ndarray
@@ -59,7 +62,7 @@ class Samples:
         if sensitive_features is None:
             raise ValueError("sensitive_features must be given: one group label for each sample.")
         labels = as_labels(y_true, "y_true")
-        check_no_missing(labels, "y_true")
+        kind = label_kind(labels, "y_true")
         groups = encode_groups(sensitive_features, len(labels))
         weights = check_weights(sample_weight, len(labels))
         keep = None
@@ -69,7 +72,7 @@ class Samples:
         if keep is not None:
             labels, groups, weights = labels[keep], groups.take(keep), weights[keep]
         classes = _classes(labels, classes)
-        return cls(labels, groups, weights, classes, _positive(classes, pos_label), keep, seed)
+        return cls(labels, kind, groups, weights, classes, _positive(classes, pos_label), keep, seed)
 
     def part(self, true=None):
         """Return the rows whose label is the positive one, or is not; None are all rows."""
@@ -173,7 +176,10 @@ class Outcome:
         if samples.keep is not None:
             labels = labels[samples.keep]
             proba = None if proba is None else proba[samples.keep]
-        return cls(labels, correct_predictions(samples.labels, labels, name), proba, samples.positive)
+        correct = correct_predictions(
+            samples.labels, labels, name, kind=samples.kind, known=samples.classes
+        )
+        return cls(labels, correct, proba, samples.positive)
 
     @cached_property
     def is_positive(self):

@@ -144,3 +144,16 @@ def test_as_a_module_without_torch(table, tmp_path):
     run = subprocess.run([sys.executable, "-m", "skqfair"], capture_output=True, text=True)
     assert run.returncode == 2
     assert "usage: skqfair" in run.stderr
+
+
+def test_warnings_are_said_in_a_line(table, tmp_path, capsys):
+    table.loc[0, "int8"] = "maybe"
+    table.loc[table["label"] == "yes", "race"] = "a"
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    assert main(arguments(tmp_path / "predictions.csv")) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert (
+        "warning: y_pred of 'int8' has labels that y_true lacks: ['maybe']; they count as wrong." in said
+    )
+    assert "warning: true_positive_rate is undefined in the group(s) b, and NaN there." in said
+    assert len(said) == 2
