@@ -43,11 +43,12 @@ def load(source):
 
 
 def _encode(table):
+    index = table.index
+    keys = index if index.nlevels > 1 else [(key,) for key in index]
     return {
-        "index_names": [_plain(name) for name in table.index.names],
-        "index": [
-            [_plain(v) for v in (key if isinstance(key, tuple) else (key,))] for key in table.index
-        ],
+        "index_names": [_plain(name) for name in index.names],
+        "index_dtype": None if index.nlevels > 1 else str(index.dtype),
+        "index": [[_plain(value) for value in key] for key in keys],
         "columns": {
             str(name): {"dtype": str(column.dtype), "values": [_plain(v) for v in column]}
             for name, column in table.items()
@@ -62,8 +63,10 @@ def _decode(encoded):
     if len(names) > 1:
         index = pd.MultiIndex.from_tuples([tuple(key) for key in keys], names=names)
     else:
-        index = pd.Index([key[0] for key in keys], name=names[0])
-        index = index.astype(object) if names[0] is None else index
+        labels = [tuple(label) if isinstance(label, list) else label for (label,) in keys]
+        dtype = encoded["index_dtype"]
+        known = dtype == "object" or dtype.startswith(("int", "float", "str", "bool"))
+        index = pd.Index(labels, name=names[0], dtype=dtype if known else None, tupleize_cols=False)
     columns = {}
     for name, column in encoded["columns"].items():
         values = column["values"]
@@ -77,6 +80,8 @@ def _plain(value):
     """Return a value that JSON knows; NaN becomes null, what it does not know text."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,12 +1,14 @@
 """The audit against its parts, and what it says and refuses."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
@@ -315,6 +317,8 @@ def test_samples_and_frames_of_other_libraries():
     )
     assert isinstance(audit.exemplars.index[0], tuple)
     assert audit.to_html()
+    back = CompressionAudit.from_json(audit.to_json())
+    pd.testing.assert_frame_equal(back.exemplars, audit.exemplars)
     frame = pl.DataFrame({"y": Y.to_list(), **{k: v.tolist() for k, v in MODELS.items()}})
     other = CompressionAudit.from_predictions(
         frame["y"], {name: frame[name] for name in MODELS}, sensitive_features=GROUPS.to_numpy()
@@ -329,3 +333,31 @@ def test_a_failure_can_be_pickled(audit):
     back = pickle.loads(pickle.dumps(failed.value))
     assert back.failures == failed.value.failures
     assert str(back) == str(failed.value)
+
+
+def test_audits_of_all_sorts_hold_their_figures_and_come_back():
+    """Few samples, one class, weights, labels of any type: figures lie in their intervals."""
+    rng = np.random.default_rng(0)
+    kinds = [np.arange(3) + 3, np.array([False, True, True]), np.array(list("abc")), np.arange(3) * 1.0]
+    for trial in range(24):
+        n, n_groups, n_classes = rng.choice([2, 3, 5, 30]), rng.choice([1, 2, 8]), trial % 3 + 1
+        labels = kinds[trial % 4][:n_classes]
+        y = labels[rng.integers(0, n_classes, n)]
+        models = {}
+        for name in ("float", "int8"):
+            models[name] = np.where(rng.random(n) < 0.3, rng.permutation(y), y)
+            models[name][0] = y[0]
+        weights = rng.random(n) if trial % 2 else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            audit = CompressionAudit.from_predictions(
+                y, models, sensitive_features=rng.integers(0, n_groups, n), sample_weight=weights
+            )
+        row = audit.models.loc["int8"]
+        for name in ("accuracy", "fvo", "flip_rate", "excess_accuracy_gap", "fvo_change"):
+            assert row[f"{name}_low"] - 1e-9 <= row[name] <= row[f"{name}_high"] + 1e-9
+        back = CompressionAudit.from_json(audit.to_json())
+        for table in ("models", "groups", "changes", "detectable", "exemplars"):
+            pd.testing.assert_frame_equal(getattr(back, table), getattr(audit, table))
+        assert audit.to_html()
+        assert audit.to_markdown()
