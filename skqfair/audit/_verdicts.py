@@ -4,6 +4,8 @@ import pandas as pd
 
 __all__ = ["name_of", "write_verdicts"]
 
+_NAMED = 5  # groups in a sentence
+
 
 def write_verdicts(audit):
     """Return the sentences of an audit.
@@ -56,8 +58,10 @@ def _losers(audit, name):
             f"{name_of(group)} {_points(row['change'], '+')} points ({_points(row['change_low'], '+')} "
             f"to {_points(row['change_high'], '+')}; {row['lost']:g} lost and {row['gained']:g} gained "
             f"of {row['count']:g})"
-            for group, row in rows.iterrows()
+            for group, row in rows.head(_NAMED).iterrows()
         ]
+        if len(rows) > _NAMED:
+            listed.append(f"and {len(rows) - _NAMED} more of {len(changes)} groups, in the table")
         if listed:
             said.append(f"accuracy {verb}: {'; '.join(listed)}")
     if not said:

@@ -361,3 +361,16 @@ def test_audits_of_all_sorts_hold_their_figures_and_come_back():
             pd.testing.assert_frame_equal(getattr(back, table), getattr(audit, table))
         assert audit.to_html()
         assert audit.to_markdown()
+
+
+def test_sentences_name_the_hardest_hit_of_many_groups():
+    y, groups = np.zeros(4000, int), np.arange(4000) % 8
+    y[:8] = 1
+    worse = np.where(np.random.default_rng(0).random(4000) < 0.1 + groups / 20, 1 - y, y)
+    audit = CompressionAudit.from_predictions(
+        y, {"float": y, "int2": worse}, sensitive_features=groups, metrics=()
+    )
+    said = next(said for said in audit.verdicts if "accuracy lost" in said)
+    hardest = audit.changes.loc["int2", "change"].nsmallest(5).index
+    assert all(f" {group} -" in said for group in hardest)
+    assert said.endswith("; and 3 more of 8 groups, in the table.")
