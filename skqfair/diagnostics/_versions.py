@@ -7,19 +7,17 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
-from skorch import NeuralNetClassifier
 
 from skqfair._seeding import draw_seed
 from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
 from skqfair.curvature import differentiable_copy
 from skqfair.exceptions import UnquantizedWeightsWarning
-from skqfair.networks import Network
+from skqfair.networks import SKORCH_CLASSIFIERS, Network
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
 __all__ = ["Predictor", "Version", "check_names", "find_versions", "take_apart"]
@@ -92,7 +90,8 @@ class Version:
     def forward(self):
         """``(module, X) -> logits`` as the net computes them; None where the module alone does."""
         network = self.network
-        if network.returns_logits and not network.overrides("infer"):
+        plain = network.returns_logits and not network.has_one_logit
+        if plain and not network.overrides("infer"):
             return None
         return _Forward(network)
 
@@ -125,7 +124,7 @@ class Predictor:
 
 
 class _Forward:
-    """Logits of a module, by the net's own infer, with probabilities turned into logarithms."""
+    """Logits of all classes, by the net's own infer: of one logit, or of probabilities."""
 
     def __init__(self, network):
         self.network = network
@@ -133,9 +132,7 @@ class _Forward:
     def __call__(self, module, X):
         network = self.network
         outputs = network.view(module).infer(X) if network.overrides("infer") else module(X)
-        if network.returns_logits:
-            return outputs
-        return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        return network.class_logits(outputs)
 
 
 def take_apart(estimator):
@@ -190,7 +187,7 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
         else:
             inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
         return _of_classifier(inner), inner.classes_
-    if frozen and not isinstance(inner, NeuralNetClassifier) and hasattr(inner, "layer_bits_"):
+    if frozen and not isinstance(inner, SKORCH_CLASSIFIERS) and hasattr(inner, "layer_bits_"):
         return [Predictor(_bits(inner), inner)], np.asarray(inner.classes_)
     seed = diagnostics.random_state
     if not isinstance(seed, Integral):  # one for all versions: the same calibration sample
@@ -270,13 +267,13 @@ def _widths(weight_bits):
 
 
 def _is_fitted(estimator):
-    if isinstance(estimator, NeuralNetClassifier):
+    if isinstance(estimator, SKORCH_CLASSIFIERS):
         return bool(getattr(estimator, "initialized_", False) and len(estimator.history or ()))
     return hasattr(estimator, "module_") and hasattr(estimator, "classes_")
 
 
 def _check_net(inner):
-    if not isinstance(inner, NeuralNetClassifier):
+    if not isinstance(inner, SKORCH_CLASSIFIERS):
         raise TypeError(
             "estimator must be a skorch.NeuralNetClassifier, a classifier of skqfair, or a "
             f"FrozenEstimator of a fitted one; got {type(inner).__name__}. Of a search pass its "

@@ -7,11 +7,12 @@ from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._mlp import MLP
 from skqfair.networks._training import TensorTraining, prediction_view, tensor_training
-from skqfair.networks._wrapped import Network
+from skqfair.networks._wrapped import SKORCH_CLASSIFIERS, Network
 
 __all__ = [
     "LEARNING_RATE_RATIO",
     "MLP",
+    "SKORCH_CLASSIFIERS",
     "BatchLoader",
     "ConvNet",
     "ImageAugmentation",

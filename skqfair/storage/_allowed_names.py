@@ -27,6 +27,7 @@ _CLASSES = PUBLIC_NAMES | {
     *(f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "dict", "tuple", "set")),
     *(f"sklearn.utils._metadata_requests.{name}Request" for name in ("Metadata", "MethodMetadata")),
     *("sklearn.frozen._frozen.FrozenEstimator", "skorch.classifier.NeuralNetClassifier"),
+    "skorch.classifier.NeuralNetBinaryClassifier",
     *("skorch.dataset.Dataset", "skorch.dataset.ValidSplit", "torch.utils.data.dataloader.DataLoader"),
     *(f"skorch.callbacks.logging.{name}" for name in ("EpochTimer", "PrintLog", "ProgressBar")),
     *(f"skorch.callbacks.scoring.{name}Scoring" for name in ("Batch", "Epoch", "Passthrough")),
