@@ -17,7 +17,7 @@ from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
 from skqfair.curvature import differentiable_copy
 from skqfair.exceptions import UnquantizedWeightsWarning
-from skqfair.networks import SKORCH_CLASSIFIERS, Network
+from skqfair.networks import SKORCH_CLASSIFIERS, Network, TorchClassifier
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
 __all__ = ["Predictor", "Version", "check_names", "find_versions", "take_apart"]
@@ -174,8 +174,8 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
     versions : list of Version, or of one Predictor
     classes : ndarray
     """
-    frozen = isinstance(estimator, FrozenEstimator)
-    inner = estimator.estimator if frozen else estimator
+    frozen = isinstance(estimator, (FrozenEstimator, TorchClassifier))
+    inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     if not frozen and _is_fitted(inner):
         raise ValueError(
             f"estimator is a fitted {type(inner).__name__}; wrap it, FrozenEstimator(estimator), to "
@@ -187,7 +187,11 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
         else:
             inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
         return _of_classifier(inner), inner.classes_
-    if frozen and not isinstance(inner, SKORCH_CLASSIFIERS) and hasattr(inner, "layer_bits_"):
+    if (
+        frozen
+        and not isinstance(inner, (*SKORCH_CLASSIFIERS, TorchClassifier))
+        and hasattr(inner, "layer_bits_")
+    ):
         return [Predictor(_bits(inner), inner)], np.asarray(inner.classes_)
     seed = diagnostics.random_state
     if not isinstance(seed, Integral):  # one for all versions: the same calibration sample
@@ -198,7 +202,8 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
         classes, y = trained.classes_, np.searchsorted(trained.classes_, y)
         estimator = FrozenEstimator(trained.estimator_)
         return _of_net(diagnostics, estimator, X, y, sensitive_features, seed), classes
-    _check_net(inner)
+    if not isinstance(inner, TorchClassifier):
+        _check_net(inner)
     versions = _of_net(diagnostics, estimator, X, y, sensitive_features, seed)
     return versions, versions[0].classifier.classes_
 

@@ -6,6 +6,8 @@ from skqfair.networks._convnet import ConvNet, ResidualBlock
 from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._mlp import MLP
+from skqfair.networks._module_outputs import BothProbabilities
+from skqfair.networks._torch_classifier import TorchClassifier
 from skqfair.networks._training import TensorTraining, prediction_view, tensor_training
 from skqfair.networks._wrapped import SKORCH_CLASSIFIERS, Network
 
@@ -20,6 +22,7 @@ __all__ = [
     "TensorData",
     "TensorNetClassifier",
     "TensorTraining",
+    "TorchClassifier",
     "Tuning",
     "fine_tune",
     "make_classifier",
@@ -29,11 +32,13 @@ __all__ = [
 
 for _class in (
     BatchLoader,
+    BothProbabilities,
     ConvNet,
     ImageAugmentation,
     MLP,
     ResidualBlock,
     TensorData,
     TensorNetClassifier,
+    TorchClassifier,
 ):
     _class.__module__ = "skqfair.networks"  # the name in saved files, which no move of a file changes
