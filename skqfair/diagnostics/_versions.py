@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
-import pandas as pd
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -16,11 +15,12 @@ from skqfair._seeding import draw_seed
 from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
 from skqfair.curvature import differentiable_copy
+from skqfair.diagnostics._compressed import Predictor
 from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.networks import SKORCH_CLASSIFIERS, Network, TorchClassifier
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
-__all__ = ["Predictor", "Version", "check_names", "find_versions", "take_apart"]
+__all__ = ["Version", "check_names", "find_versions", "take_apart"]
 
 
 @dataclass
@@ -96,33 +96,6 @@ class Version:
         return _Forward(network)
 
 
-@dataclass
-class Predictor:
-    """An exported model, which predicts and shows nothing more: its logits can be looked at.
-
-    Attributes
-    ----------
-    name : int or str
-        Its bits.
-    classifier : OnnxClassifier
-        Or another one with ``layer_bits_`` and ``decision_function``.
-    """
-
-    name: object
-    classifier: object
-
-    def logits(self, X):
-        """Return logits, shape (n, C); for two classes 0 and their difference."""
-        names = getattr(self.classifier, "feature_names_in_", None)
-        X = X if names is None else pd.DataFrame(X, columns=names)
-        values = np.asarray(self.classifier.decision_function(X), dtype=np.float64)
-        return values if values.ndim == 2 else np.stack([np.zeros(len(values)), values], axis=1)
-
-    def input(self, X):
-        """Return samples as the model takes them."""
-        return X
-
-
 class _Forward:
     """Logits of all classes, by the net's own infer: of one logit, or of probabilities."""
 
@@ -174,7 +147,8 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
     versions : list of Version, or of one Predictor
     classes : ndarray
     """
-    frozen = isinstance(estimator, (FrozenEstimator, TorchClassifier))
+    # a TorchClassifier or OnnxClassifier is trained as it is made
+    frozen = isinstance(estimator, FrozenEstimator) or hasattr(estimator, "read_weights")
     inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     if not frozen and _is_fitted(inner):
         raise ValueError(
@@ -187,12 +161,11 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
         else:
             inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
         return _of_classifier(inner), inner.classes_
-    if (
-        frozen
-        and not isinstance(inner, (*SKORCH_CLASSIFIERS, TorchClassifier))
-        and hasattr(inner, "layer_bits_")
-    ):
-        return [Predictor(_bits(inner), inner)], np.asarray(inner.classes_)
+    others = not isinstance(inner, (*SKORCH_CLASSIFIERS, TorchClassifier))
+    if frozen and others and (diagnostics.compressed or hasattr(inner, "read_weights")):
+        if not hasattr(inner, "predict_proba"):
+            raise TypeError(f"estimator must have probabilities; {type(inner).__name__} has none.")
+        return [Predictor("float" if diagnostics.compressed else _bits(inner), inner)], inner.classes_
     seed = diagnostics.random_state
     if not isinstance(seed, Integral):  # one for all versions: the same calibration sample
         seed = draw_seed(seed)
@@ -260,6 +233,8 @@ def _pruned_weights(classifier):
 
 def _bits(classifier):
     """Return the one width of all layers, else "mixed"; "float" weights may have quantized inputs."""
+    if not hasattr(classifier, "layer_bits_"):
+        return "model"  # of another's making
     widths = {int(b) for bits in classifier.layer_bits_.values() for b in np.ravel(bits)}
     if widths == {32}:
         return "float weights"

@@ -6,7 +6,7 @@ from skqfair.networks._convnet import ConvNet, ResidualBlock
 from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._mlp import MLP
-from skqfair.networks._module_outputs import BothProbabilities
+from skqfair.networks._module_outputs import BothProbabilities, read_weights
 from skqfair.networks._torch_classifier import TorchClassifier
 from skqfair.networks._training import TensorTraining, prediction_view, tensor_training
 from skqfair.networks._wrapped import SKORCH_CLASSIFIERS, Network
@@ -27,6 +27,7 @@ __all__ = [
     "fine_tune",
     "make_classifier",
     "prediction_view",
+    "read_weights",
     "tensor_training",
 ]
 

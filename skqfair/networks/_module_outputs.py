@@ -175,7 +175,18 @@ def check_float(module):
 
 
 def read_weights(module):
-    """Return the weights of a module in float64 by name, dequantized where they are quantized."""
+    """Return the weights of a module in float64, dequantized where they are quantized.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Float, or quantized by ``torch.ao`` or torchao.
+
+    Returns
+    -------
+    dict of str to ndarray of float64
+        Parameters of two or more dimensions, by name.
+    """
     weights = {name: weight for name, weight in _weights(module).items() if weight.ndim > 1}
     return {name: _values(weight) for name, weight in weights.items()}
 
