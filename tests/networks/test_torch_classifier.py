@@ -11,6 +11,7 @@ from scipy.special import expit, softmax
 from sklearn.base import clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -19,6 +20,7 @@ from skqfair import (
     PrunedClassifier,
     QuantizationDiagnostics,
     QuantizedClassifier,
+    make_fairness_scorer,
 )
 from skqfair.exceptions import ModuleOutputError
 from skqfair.export import OnnxClassifier, to_onnx
@@ -268,3 +270,24 @@ def test_diagnostics_take_it_as_frozen(data):
         losses = -np.log(p[of, y[of]])
         assert report.loc[("float", group), "loss"] == pytest.approx(losses.mean(), rel=1e-5)
         assert report.loc[("float", group), "accuracy"] == (p[of].argmax(1) == y[of]).mean()
+
+
+def test_searches_take_it(data):
+    X, y, groups = data
+    search = GridSearchCV(
+        QuantizedClassifier(TorchClassifier(body(2)), random_state=0),
+        {"weight_bits": [2, 8]},
+        scoring=make_fairness_scorer(sensitive_features=pd.Series(groups)),
+        cv=3,
+        n_jobs=2,
+        error_score="raise",
+    )
+    search.fit(pd.DataFrame(X), y)
+    assert set(search.cv_results_["param_weight_bits"]) == {2, 8}
+    scores = cross_val_score(
+        TorchClassifier(body(2)), X, y, cv=2, scoring="roc_auc", error_score="raise"
+    )
+    p = softmax(outputs(body(2), X), 1)[:, 1]
+    (_, first), (_, second) = StratifiedKFold(2).split(X, y)
+    wanted = [roc_auc_score(y[fold], p[fold]) for fold in (first, second)]
+    np.testing.assert_allclose(scores, wanted, atol=1e-3)
