@@ -41,7 +41,7 @@ class FairQATClassifier(NetworkClassifier):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
+    estimator : skorch classifier, FrozenEstimator of one, TorchClassifier or None, default=None
         The network, as in :class:`QuantizedClassifier`. Its optimizer, callbacks, ``train_split`` and
         iterators serve the fine-tuning too; but callbacks that set, load or store weights
         (``Initializer``, ``LoadInitState``, ``Checkpoint``, ``TrainEndCheckpoint``) act in the float

@@ -127,7 +127,8 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     else:
         X = estimator._prediction_input(X_example)[1]
     example = torch.as_tensor(np.resize(X[:2], (2, *X.shape[1:])))
-    model, parameters = trace(estimator.module_, example, max(opset, TRACED))
+    columns = network.class_logits if network.has_one_logit else None
+    model, parameters = trace(estimator.module_, example, max(opset, TRACED), columns)
     _use_integers(model, parameters, weights, None if X_example is None else X)
     model.ir_version = ir_version(opset)
     model.producer_name, model.producer_version = "skqfair", __version__

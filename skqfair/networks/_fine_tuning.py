@@ -172,7 +172,8 @@ class FineTuning(TensorTraining):
         weight = X.get("sample_weight", torch.ones(()))
         loss = self._weighted_mean(losses, y_true, weight.expand(len(losses)))
         groups = X["group"].to(losses.device)
-        correct = y_pred.argmax(1) == y_true.to(y_pred.device)
+        predicted = y_pred > 0 if y_pred.ndim == 1 else y_pred.argmax(1)
+        correct = predicted == y_true.to(y_pred.device)
         for penalty in penalties:
             loss = loss + penalty(losses, groups, correct)
         return loss

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from skorch.utils import TeeGenerator
@@ -141,6 +141,7 @@ class TensorTraining:
         :math:`c_i` is what sample i counts in the criterion's own mean: its class weight, 1 if there
         are none, 0 for an ignored class.
         """
+        y_true = self._targets(y_pred, y_true)
         if not (isinstance(X, dict) and "sample_weight" in X):
             return super().get_loss(y_pred, y_true, without_extras(X), training=training, **kwargs)
         losses = self._sample_losses(y_pred, y_true, X, training=training, **kwargs)
@@ -149,6 +150,7 @@ class TensorTraining:
     def _sample_losses(self, y_pred, y_true, X, training=False, **kwargs):
         """Return the loss of each sample of a batch that carries extras, shape (batch,)."""
         criterion, X = self.criterion_, without_extras(X)
+        y_true = self._targets(y_pred, y_true)
         reduction, criterion.reduction = criterion.reduction, "none"
         try:
             losses = super().get_loss(y_pred, y_true, X, training=training, **kwargs)
@@ -163,6 +165,10 @@ class TensorTraining:
                 "reduction='none'; return one loss for each sample, or fit without weights."
             )
         return losses
+
+    def _targets(self, y_pred, y_true):
+        """Return targets as the criterion takes them: for one logit numbers in its dtype."""
+        return y_true.to(y_pred) if isinstance(self, NeuralNetBinaryClassifier) else y_true
 
     def _weighted_mean(self, losses, y_true, weight):
         """Return the mean as the criterion takes it, of weighted losses."""
