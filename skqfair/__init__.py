@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 from skqfair._version import __version__
 
 if TYPE_CHECKING:  # what editors and type checkers read; _HOME below says the same to Python
-    from skqfair.classifiers import FairQATClassifier, PrunedClassifier, QuantizedClassifier
+    from skqfair.classifiers import (
+        FairOffsetClassifier,
+        FairQATClassifier,
+        PrunedClassifier,
+        QuantizedClassifier,
+    )
     from skqfair.diagnostics import QuantizationDiagnostics
     from skqfair.metrics import fairness_violation_observed, make_fairness_scorer
 
 __all__ = [
+    "FairOffsetClassifier",
     "FairQATClassifier",
     "PrunedClassifier",
     "QuantizationDiagnostics",
@@ -24,6 +30,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "FairOffsetClassifier": "classifiers",
     "FairQATClassifier": "classifiers",
     "PrunedClassifier": "classifiers",
     "QuantizationDiagnostics": "diagnostics",

@@ -10,6 +10,7 @@ __all__ = [
     "DoubleBackwardError",
     "EmptyGroupWarning",
     "ExportError",
+    "LimitedOffsetsWarning",
     "ManyGroupsWarning",
     "ModuleOutputError",
     "NoCurvatureWarning",
@@ -18,6 +19,7 @@ __all__ = [
     "ParityWarning",
     "SmallCellWarning",
     "SmallGroupWarning",
+    "TrainingSamplesWarning",
     "UnclearSamplesWarning",
     "UnknownLabelWarning",
     "UnquantizedWeightsWarning",
@@ -75,6 +77,14 @@ class SmallCellWarning(UserWarning):
 
 class AccuracyBoundWarning(UserWarning):
     """A group has lost more accuracy than the bound allows, at the end of the training."""
+
+
+class LimitedOffsetsWarning(UserWarning):
+    """Offsets of the classes can do little about the gap between these groups."""
+
+
+class TrainingSamplesWarning(UserWarning):
+    """What a frozen estimator is given to fit something else to are samples it was trained on."""
 
 
 class SmallGroupWarning(UserWarning):

@@ -18,7 +18,7 @@ PUBLIC_NAMES = {  # of the package's own classes, wherever their files are
     *("skqfair.FairQATClassifier", "skqfair.PrunedClassifier", "skqfair.QuantizationDiagnostics"),
     *("skqfair.QuantizedClassifier", "skqfair.diagnostics.Version", "skqfair.networks.BatchLoader"),
     *("skqfair.networks.ConvNet", "skqfair.networks.MLP", "skqfair.networks.ResidualBlock"),
-    "skqfair.networks.ImageAugmentation",
+    *("skqfair.networks.ImageAugmentation", "skqfair.FairOffsetClassifier"),
     *("skqfair.networks.TensorNetClassifier", "skqfair.quantization.ActivationQuantizer"),
     *("skqfair.networks.TensorData", "skqfair.quantization.QuantizedTensor"),
 }
