@@ -77,9 +77,9 @@ def correct_by_strength(
     codes : ndarray of int, shape (n,)
         Groups, 0..G-1.
     offsets : ndarray of shape (C,)
-        b; predicted is the largest of :math:`z_c + t b_c`.
+        Offsets b; predicted is the largest of :math:`z_c + t b_c`.
     strengths : ndarray of shape (T,), ascending
-        t.
+        Strengths t.
     sample_weight : ndarray of shape (n,), optional
         Weights.
 
