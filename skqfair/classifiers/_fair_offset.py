@@ -178,7 +178,7 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
             If no strength within the drop is better than none; and where the groups are not the classes,
             to say how far offsets of classes reach.
         TrainingSamplesWarning
-            If a frozen classifier of skqfair was trained on samples of X.
+            If a frozen classifier of skqfair was trained on half of the samples in X or more.
         """
         check_aligned(X, y, "y", "X")
         check_aligned(X, sample_weight, "sample_weight", "X")
