@@ -10,12 +10,18 @@ from skqfair._version import __version__
 
 if TYPE_CHECKING:  # what editors and type checkers read; _HOME below says the same to Python
     from skqfair.audit import CompressionAudit
-    from skqfair.classifiers import FairQATClassifier, PrunedClassifier, QuantizedClassifier
+    from skqfair.classifiers import (
+        FairOffsetClassifier,
+        FairQATClassifier,
+        PrunedClassifier,
+        QuantizedClassifier,
+    )
     from skqfair.diagnostics import QuantizationDiagnostics
     from skqfair.metrics import fairness_violation_observed, make_fairness_scorer
 
 __all__ = [
     "CompressionAudit",
+    "FairOffsetClassifier",
     "FairQATClassifier",
     "PrunedClassifier",
     "QuantizationDiagnostics",
@@ -27,6 +33,7 @@ __all__ = [
 
 _HOME = {
     "CompressionAudit": "audit",
+    "FairOffsetClassifier": "classifiers",
     "FairQATClassifier": "classifiers",
     "PrunedClassifier": "classifiers",
     "QuantizationDiagnostics": "diagnostics",

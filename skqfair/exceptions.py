@@ -11,6 +11,7 @@ __all__ = [
     "DoubleBackwardError",
     "EmptyGroupWarning",
     "ExportError",
+    "LimitedOffsetsWarning",
     "ManyGroupsWarning",
     "ModuleOutputError",
     "NoCurvatureWarning",
@@ -19,6 +20,7 @@ __all__ = [
     "ParityWarning",
     "SmallCellWarning",
     "SmallGroupWarning",
+    "TrainingSamplesWarning",
     "UnclearSamplesWarning",
     "UnknownLabelWarning",
     "UnquantizedWeightsWarning",
@@ -76,6 +78,14 @@ class SmallCellWarning(UserWarning):
 
 class AccuracyBoundWarning(UserWarning):
     """A group has lost more accuracy than the bound allows, at the end of the training."""
+
+
+class LimitedOffsetsWarning(UserWarning):
+    """Offsets of the classes can do little about the gap between these groups."""
+
+
+class TrainingSamplesWarning(UserWarning):
+    """What a frozen estimator is given to fit something else to are samples it was trained on."""
 
 
 class SmallGroupWarning(UserWarning):

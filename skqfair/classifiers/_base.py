@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skqfair._groups import Groups, columns_of, encode_groups
+from skqfair._row_sketch import sketch
 from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
     cast,
@@ -182,6 +183,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         self.estimator_, self.classes_ = trained.network.net, trained.classes
         self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
         self._block = trained.network.find_block(trained.X, trained.network.module)
+        seen = not trained.network.frozen or getattr(self, "finetune_epochs", 0) > 0
+        self._training_rows = sketch(trained.X) if seen else None
 
     def _publish_quantized(self, trained, quantized):
         """Set the attributes of classifiers that quantize."""

@@ -3,6 +3,7 @@
 from skqfair.networks._augmentation import ImageAugmentation
 from skqfair.networks._batches import BatchLoader, TensorData
 from skqfair.networks._convnet import ConvNet, ResidualBlock
+from skqfair.networks._distillation import Distillation
 from skqfair.networks._fine_tuning import LEARNING_RATE_RATIO, Tuning, fine_tune
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._mlp import MLP
@@ -17,6 +18,7 @@ __all__ = [
     "SKORCH_CLASSIFIERS",
     "BatchLoader",
     "ConvNet",
+    "Distillation",
     "ImageAugmentation",
     "Network",
     "TensorData",

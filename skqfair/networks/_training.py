@@ -175,15 +175,21 @@ class TensorTraining:
         criterion, weight = self.criterion_, weight.to(losses)
         if criterion.reduction == "sum":
             return (weight * losses).sum()
+        share = self._shares(losses, y_true)
+        return (weight * losses).mean() if share is None else (weight * losses).sum() / share.sum()
+
+    def _shares(self, losses, y_true):
+        """Return what each sample counts in the criterion, shape (batch,); None where all count 1."""
+        criterion = self.criterion_
         if type(criterion) not in (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss):
-            return (weight * losses).mean()
+            return None
         if criterion.weight is None and criterion.ignore_index < 0:
-            return (weight * losses).mean()
+            return None
         y_true = y_true.to(losses.device)
         share = (y_true != criterion.ignore_index).to(losses)
         if criterion.weight is not None:
             share = share * criterion.weight[y_true.clamp(0, len(criterion.weight) - 1)]
-        return (weight * losses).sum() / share.sum()
+        return share
 
 
 def _has_own_train(module):
@@ -193,7 +199,7 @@ def _has_own_train(module):
 
 def without_extras(x):
     """Return the input of the module out of a batch's X."""
-    return x["X"] if isinstance(x, dict) and x.keys() & {"sample_weight", "group"} else x
+    return x["X"] if isinstance(x, dict) and x.keys() & {"sample_weight", "group", "teacher"} else x
 
 
 _EXTENDED = weakref.WeakKeyDictionary()

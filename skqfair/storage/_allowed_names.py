@@ -19,7 +19,7 @@ PUBLIC_NAMES = {  # of the package's own classes, wherever their files are
     *("skqfair.QuantizedClassifier", "skqfair.diagnostics.Version", "skqfair.networks.BatchLoader"),
     *("skqfair.networks.ConvNet", "skqfair.networks.MLP", "skqfair.networks.ResidualBlock"),
     *("skqfair.networks.ImageAugmentation", "skqfair.networks.TorchClassifier"),
-    "skqfair.networks.BothProbabilities",
+    *("skqfair.networks.BothProbabilities", "skqfair.FairOffsetClassifier"),
     *("skqfair.networks.TensorNetClassifier", "skqfair.quantization.ActivationQuantizer"),
     *("skqfair.networks.TensorData", "skqfair.quantization.QuantizedTensor"),
 }
