@@ -194,10 +194,10 @@ print("\nWhat fine-tuning and mitigation change, against 2 bits without them")
 changes = change_report(
     y_test, predictions["2 bits, no fine-tuning"], predictions["chosen"], sensitive_features=groups_test
 )
-print(changes.round(3).to_string())
+print(changes.iloc[:, :6].round(3).to_string())
 print("\nWhat is left, against the float network")
 left = change_report(y_test, predictions["float"], predictions["chosen"], sensitive_features=groups_test)
-print(left.round(3).to_string())
+print(left.iloc[:, :6].round(3).to_string())
 
 # %%
 # Reading it

@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 from skqfair._version import __version__
 
 if TYPE_CHECKING:  # what editors and type checkers read; _HOME below says the same to Python
-    from skqfair.classifiers import FairQATClassifier, PrunedClassifier, QuantizedClassifier
+    from skqfair.audit import CompressionAudit
+    from skqfair.classifiers import (
+        FairOffsetClassifier,
+        FairQATClassifier,
+        PrunedClassifier,
+        QuantizedClassifier,
+    )
     from skqfair.diagnostics import QuantizationDiagnostics
     from skqfair.metrics import fairness_violation_observed, make_fairness_scorer
 
 __all__ = [
+    "CompressionAudit",
+    "FairOffsetClassifier",
     "FairQATClassifier",
     "PrunedClassifier",
     "QuantizationDiagnostics",
@@ -24,6 +32,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "CompressionAudit": "audit",
+    "FairOffsetClassifier": "classifiers",
     "FairQATClassifier": "classifiers",
     "PrunedClassifier": "classifiers",
     "QuantizationDiagnostics": "diagnostics",
@@ -32,6 +42,7 @@ _HOME = {
     "make_fairness_scorer": "metrics",
 }
 _SUBMODULES = {
+    "audit",
     "classifiers",
     "curvature",
     "datasets",

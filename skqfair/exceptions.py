@@ -4,12 +4,14 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 
 __all__ = [
     "AccuracyBoundWarning",
+    "AuditFailure",
     "CacheBypassWarning",
     "CompoundedMitigationWarning",
     "DivergedTrainingError",
     "DoubleBackwardError",
     "EmptyGroupWarning",
     "ExportError",
+    "LimitedOffsetsWarning",
     "ManyGroupsWarning",
     "ModuleOutputError",
     "NoCurvatureWarning",
@@ -18,6 +20,7 @@ __all__ = [
     "ParityWarning",
     "SmallCellWarning",
     "SmallGroupWarning",
+    "TrainingSamplesWarning",
     "UnclearSamplesWarning",
     "UnknownLabelWarning",
     "UnquantizedWeightsWarning",
@@ -81,6 +84,14 @@ class AccuracyBoundWarning(UserWarning):
     """A group has lost more accuracy than the bound allows, at the end of the training."""
 
 
+class LimitedOffsetsWarning(UserWarning):
+    """Offsets of the classes can do little about the gap between these groups."""
+
+
+class TrainingSamplesWarning(UserWarning):
+    """What a frozen estimator is given to fit something else to are samples it was trained on."""
+
+
 class SmallGroupWarning(UserWarning):
     """A group is too small for its gradients and curvature to say much."""
 
@@ -99,6 +110,22 @@ class ExportError(RuntimeError):
 
 class ParityError(AssertionError):
     """An exported model and the estimator it comes from differ by more than was allowed."""
+
+
+class AuditFailure(AssertionError):
+    """A compressed model is beyond a limit of an audit.
+
+    Parameters
+    ----------
+    message : str
+        Each limit, the figure and its interval.
+    failures : list of dict
+        The same as data: ``model``, ``limit``, ``allowed``, ``figure``, ``low``, ``high``.
+    """
+
+    def __init__(self, message, failures=()):
+        super().__init__(message)
+        self.failures = list(failures)
 
 
 class ParityWarning(UserWarning):

@@ -112,7 +112,7 @@ def main():
         report = group_report(
             y[test], predictions["float"], sensitive_features=groups[test], random_state=0
         )
-        print(report.round(3).to_string())
+        print(report.iloc[:, :4].round(3).to_string())
     if options.picture:
         display = BitWidthDisplay.from_predictions(
             y[test], predictions, sensitive_features=groups[test], sizes=sizes, random_state=0

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skqfair._groups import Groups, columns_of, encode_groups
-from skqfair._losses import log_probabilities
+from skqfair._row_sketch import sketch
 from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
     cast,
@@ -129,7 +129,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         groups = None if sensitive_features is None else encode_groups(sensitive_features, len(X))
         sample_weight = check_weights(sample_weight, len(X))
         _check_fit_params(fit_params, len(X))
-        network = Network(self.estimator)
+        network = Network(self.estimator, X)
         classes, y = _encode_labels(y, network)
         network.take_classes(classes)
         seed = draw_seed(self.random_state)
@@ -183,6 +183,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         self.estimator_, self.classes_ = trained.network.net, trained.classes
         self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
         self._block = trained.network.find_block(trained.X, trained.network.module)
+        seen = not trained.network.frozen or getattr(self, "finetune_epochs", 0) > 0
+        self._training_rows = sketch(trained.X) if seen else None
 
     def _publish_quantized(self, trained, quantized):
         """Set the attributes of classifiers that quantize."""
@@ -317,10 +319,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""
-        if network.has_own_probabilities:
-            return log_probabilities(network.view(self.module_).predict_proba(X))
-        outputs = network.outputs(X, self.module_, block=self._block).double().numpy()
-        return outputs if network.returns_logits else log_probabilities(outputs)
+        return network.logits(X, self.module_, block=self._block)
 
 
 def observe(network, module, sample):
@@ -333,7 +332,7 @@ def observe(network, module, sample):
 def _encode_labels(y, network):
     """Return the classes and y as positions in them."""
     if network.frozen:
-        classes = np.asarray(network.net.classes_)
+        classes = network.classes
         unknown = np.setdiff1d(y, classes)
         if len(unknown):
             raise ValueError(

@@ -23,6 +23,7 @@ from skqfair.classifiers._mitigations import (
     hold_out,
     loss_weights,
 )
+from skqfair.classifiers._teachers import build_distillation, check_teacher
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import BALANCES, SAMPLINGS, cell_report, make_cells
 from skqfair.networks import Tuning, fine_tune
@@ -41,7 +42,7 @@ class FairQATClassifier(NetworkClassifier):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
+    estimator : skorch classifier, FrozenEstimator of one, TorchClassifier or None, default=None
         The network, as in :class:`QuantizedClassifier`. Its optimizer, callbacks, ``train_split`` and
         iterators serve the fine-tuning too; but callbacks that set, load or store weights
         (``Initializer``, ``LoadInitState``, ``Checkpoint``, ``TrainEndCheckpoint``) act in the float
@@ -85,6 +86,16 @@ class FairQATClassifier(NetworkClassifier):
     accuracy_bound : float or None, default=None
         :math:`\epsilon`: no group may lose more than this accuracy against the float net, on the
         training data; enforced with Lagrange multipliers, reported in ``accuracy_bound_``.
+    distillation : float, default=0.0
+        :math:`\alpha` in [0, 1], the weight of a teacher's soft labels: the loss of a sample is
+        :math:`(1 - \alpha) CE + \alpha T^2 KL(q \| p)`, with the probabilities of teacher and student
+        to the power 1/T. The penalties act on the losses of the labels alone.
+    temperature : float, default=2.0
+        T.
+    teacher : FrozenEstimator of a fitted classifier, list of them, or None, default=None
+        None is the own float net. Others have the same classes and take the same X; of several the mean
+        of their probabilities is taught. With ``augment`` of the net they are asked anew for every
+        batch. One that was trained on other samples brings these in: compare like with like.
     validation_fraction : float or None, default=None
         Part of the training data, drawn from each class of each group, that is neither trained nor
         fine-tuned on; the epoch with the least mean of the group losses there is kept. A frozen net
@@ -94,7 +105,7 @@ class FairQATClassifier(NetworkClassifier):
         patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
         their output channels, e.g. ``{"*.c_attn.weight": 1}``. A warning names what stays in float.
     memory : str, path, joblib.Memory or None, default=None
-        Caches the float training and the sensitivities.
+        Caches the float training, the sensitivities and the teacher's outputs.
     random_state : int, RandomState or None, default=None
         Seed. An int makes fits bitwise repeatable at the same number of torch threads; None draws a
         fresh seed and bypasses ``memory``.
@@ -152,6 +163,9 @@ class FairQATClassifier(NetworkClassifier):
     Bellam, A. & Kim, J.-E. (2025). Explaining how quantization disparately skews a model.
     arXiv:2509.07222.
 
+    Hinton, G., Vinyals, O. & Dean, J. (2015). Distilling the knowledge in a neural network.
+    arXiv:1503.02531.
+
     Esser, S. K. et al. (2020). Learned step size quantization. ICLR.
 
     Woergaard, T. & Selvan, R. (2026). FairQuant: fairness-aware mixed-precision quantization for
@@ -186,6 +200,9 @@ class FairQATClassifier(NetworkClassifier):
         "balance": [StrOptions(set(BALANCES))],
         "gap_penalty": [Interval(Real, 0, None, closed="left")],
         "accuracy_bound": [Interval(Real, 0, 1, closed="both"), None],
+        "distillation": [Interval(Real, 0, 1, closed="both")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "teacher": "no_validation",
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
     }
 
@@ -207,6 +224,9 @@ class FairQATClassifier(NetworkClassifier):
         balance="group",
         gap_penalty=0.0,
         accuracy_bound=None,
+        distillation=0.0,
+        temperature=2.0,
+        teacher=None,
         validation_fraction=None,
         quantize_parameters=None,
         memory=None,
@@ -228,6 +248,9 @@ class FairQATClassifier(NetworkClassifier):
         self.balance = balance
         self.gap_penalty = gap_penalty
         self.accuracy_bound = accuracy_bound
+        self.distillation = distillation
+        self.temperature = temperature
+        self.teacher = teacher
         self.validation_fraction = validation_fraction
         self.quantize_parameters = quantize_parameters
         self.memory = memory
@@ -271,6 +294,7 @@ class FairQATClassifier(NetworkClassifier):
             trained float net.
         """
         check_mitigations(self, sensitive_features)
+        check_teacher(self)
         check_layer_bits(self.layer_bits, self.bit_budget, self.weight_bits, self.granularity)
         trained = self._fit_float(
             X,
@@ -297,6 +321,7 @@ class FairQATClassifier(NetworkClassifier):
             cells=cells.codes,
             seed=trained.seed,
             penalties=build_penalties(self, trained),
+            distillation=build_distillation(self, trained),
             validation=None if trained.held_out is None else Validation(trained),
         )
         if tuning.penalties:

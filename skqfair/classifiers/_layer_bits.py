@@ -232,9 +232,8 @@ def _channel_importance(module, axes, trained, rows):
             members = codes[part] == g
             if not members.any():
                 continue
-            outputs = _inferred(view, X[part][members])
-            logits = outputs if network.returns_logits else outputs.clamp(min=1e-30).log()
-            target = torch.as_tensor(y[part][members], device=outputs.device)
+            logits = network.class_logits(_inferred(view, X[part][members]))
+            target = torch.as_tensor(y[part][members], device=logits.device)
             loss = torch.nn.functional.cross_entropy(logits, target)
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
             for total, gradient, weight in zip(maps[g], gradients, wanted, strict=True):

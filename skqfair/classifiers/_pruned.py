@@ -28,10 +28,11 @@ class PrunedClassifier(NetworkClassifier):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
+    estimator : skorch classifier, FrozenEstimator of one, TorchClassifier or None, default=None
         The network. With ``CrossEntropyLoss`` its module returns logits, with skorch's default
-        ``NLLLoss`` probabilities. A net is cloned and trained; a frozen one is copied and not trained
-        again (beware: scores on data that it was trained on leak). None is
+        ``NLLLoss`` probabilities, in a ``NeuralNetBinaryClassifier`` one logit. A net is cloned and
+        trained; a frozen one, or a trained module in a :class:`~skqfair.networks.TorchClassifier`, is
+        copied and not trained again (beware: scores on data that it was trained on leak). None is
         :func:`skqfair.networks.make_classifier`.
     amount : float, default=0.5
         Share of the weights that is set to zero, at least 0 and below 1.

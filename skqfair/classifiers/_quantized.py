@@ -32,10 +32,11 @@ class QuantizedClassifier(NetworkClassifier):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNetClassifier, FrozenEstimator of a trained one, or None, default=None
+    estimator : skorch classifier, FrozenEstimator of one, TorchClassifier or None, default=None
         The network. With ``CrossEntropyLoss`` its module returns logits, with skorch's default
-        ``NLLLoss`` probabilities. A net is cloned and trained; a frozen one is copied and not trained
-        again (beware: scores on data that it was trained on leak). None is
+        ``NLLLoss`` probabilities, in a ``NeuralNetBinaryClassifier`` one logit. A net is cloned and
+        trained; a frozen one, or a trained module in a :class:`~skqfair.networks.TorchClassifier`, is
+        copied and not trained again (beware: scores on data that it was trained on leak). None is
         :func:`skqfair.networks.make_classifier`, a multilayer perceptron whose sizes are found at fit;
         pass ``make_classifier()`` to search over its parameters.
     weight_bits : int or None, default=8

@@ -66,7 +66,8 @@ def group_hessian_eigenvalues(
     return_eigenvectors : bool, default=False
         Also return the vectors.
     criterion : torch.nn.Module or callable, optional
-        ``(outputs, targets) -> loss``; None is cross-entropy. Its ``reduction`` is set aside.
+        ``(outputs, targets) -> loss``; None is cross-entropy, ``BCEWithLogitsLoss()`` is for modules
+        of one logit. Its ``reduction`` is set aside.
     batch_size : int, optional
         Samples at a time; None takes as many as fit into memory. If a group needs one batch only, its
         graph is kept, which is about twice as fast.

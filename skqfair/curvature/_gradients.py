@@ -27,7 +27,8 @@ def group_gradient_norms(module, X, y, groups, *, criterion=None, batch_size=Non
     groups : array-like of shape (n,)
         Group of each sample, labels of any type.
     criterion : torch.nn.Module or callable, optional
-        ``(outputs, targets) -> loss``; None is cross-entropy. Its ``reduction`` is set aside.
+        ``(outputs, targets) -> loss``; None is cross-entropy, ``BCEWithLogitsLoss()`` is for modules
+        of one logit. Its ``reduction`` is set aside.
     batch_size : int, optional
         Samples at a time; None takes as many as fit into memory.
 

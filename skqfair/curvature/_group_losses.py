@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from skqfair._groups import Groups, encode_groups
 from skqfair._validation import check_length
 from skqfair.curvature._differentiable import differentiable_copy
+from skqfair.curvature._one_logit import as_cross_entropy
 
 __all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
 
@@ -78,10 +79,11 @@ class Problem:
             )
         if batch_size is not None:
             check_count(batch_size, "batch_size")
-        self.module, self.criterion, self.forward = module, criterion, forward
+        self.module = module
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
         like = next((p for p in self.parameters if p.is_floating_point()), self.parameters[0])
-        self.X, self.y = _tensor(X, like, "X"), _targets(y, like, criterion)
+        self.X, y = _tensor(X, like, "X"), _targets(y, like, criterion)
+        self.criterion, self.forward, self.y = as_cross_entropy(criterion, forward, y)
         if not self.X.is_floating_point() and not any(isinstance(m, _IDS) for m in module.modules()):
             self.X = self.X.to(like.dtype)
         check_length(self.y, len(self.X), "y")
@@ -92,7 +94,7 @@ class Problem:
         else:
             given = isinstance(groups, Groups)
             self.groups = groups if given else encode_groups(groups, len(self.X))
-        self.sample_losses = _sample_losses(nn.CrossEntropyLoss() if criterion is None else criterion)
+        self.sample_losses = _sample_losses(self.criterion or nn.CrossEntropyLoss())
         self.batch_size = batch_size
         self.closed_form = self.trace_method = None
         self._bytes = self.no_curvature = None
@@ -370,6 +372,8 @@ def _sample_losses(criterion):
         criterion.reduction = "none"
 
     def losses(outputs, targets):
+        if isinstance(criterion, nn.BCEWithLogitsLoss):
+            targets = targets.to(outputs).reshape(outputs.shape)
         try:
             found = criterion(outputs, targets)
         except IndexError as error:

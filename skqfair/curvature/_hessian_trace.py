@@ -68,7 +68,8 @@ def group_hessian_trace(
         Hessian-vector products, or one for each weight where there are at most 96, which is exact;
         "auto" asks the network which holds.
     criterion : torch.nn.Module or callable, optional
-        ``(outputs, targets) -> loss``; None is cross-entropy. Its ``reduction`` is set aside.
+        ``(outputs, targets) -> loss``; None is cross-entropy, ``BCEWithLogitsLoss()`` is for modules
+        of one logit. Its ``reduction`` is set aside.
     batch_size : int, optional
         Samples at a time; None takes as many as fit into memory.
     return_method : bool, default=False

@@ -33,7 +33,8 @@ def per_sample_gradient_norms(module, X, y, *, criterion=None, batch_size=None):
     y : array or tensor of shape (n, ...)
         Targets, for cross-entropy int64 classes of shape (n,).
     criterion : torch.nn.Module or callable, optional
-        ``(outputs, targets) -> loss``; None is cross-entropy. Its ``reduction`` is set aside.
+        ``(outputs, targets) -> loss``; None is cross-entropy, ``BCEWithLogitsLoss()`` is for modules
+        of one logit. Its ``reduction`` is set aside.
     batch_size : int, optional
         Samples at a time; None takes as many as fit into memory.
 

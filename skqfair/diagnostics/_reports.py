@@ -18,9 +18,11 @@ __all__ = [
     "excess_from_weights",
     "forward_columns",
     "group_report",
+    "no_measures",
 ]
 
 CONFIDENCE = 0.95
+_FROM_WEIGHTS = ("excess_loss_weights", "excess_loss_first_order", "excess_loss_second_order")
 _ORDER = [
     *("count", "accuracy", "loss", "logit_variance", "margin", "boundary_closeness", "confidence"),
     *("flip_rate", *MEASURES, "excess_loss", "excess_loss_weights", "excess_loss_first_order"),
@@ -28,19 +30,24 @@ _ORDER = [
 ]
 
 
-def forward_columns(logits, losses, y, groups):
+def forward_columns(logits, y, groups, others):
     """Return the columns that need no gradient: version name to columns, each of shape (G,).
 
-    Comparisons with the float net are NaN where there is none.
+    Comparisons with the float net are NaN where there is none, and what needs layers is NaN here.
+    ``others`` has logits and predicted positions of compressed models, by name.
     """
+    predicted = {name: values.argmax(1) for name, values in logits.items()}
+    predicted |= {name: positions for name, (_, positions) in others.items()}
+    logits = {**logits, **{name: values for name, (values, _) in others.items()}}
+    losses = {name: sample_losses(values, y) for name, values in logits.items()}
     columns, unknown = {}, np.full(len(y), np.nan)
     for version, values in logits.items():
-        predicted, flipped, excess = values.argmax(1), unknown, unknown
+        flipped, excess = unknown, unknown
         if "float" in logits:
-            flipped = predicted != logits["float"].argmax(1)
+            flipped = predicted[version] != predicted["float"]
             excess = losses[version] - losses["float"]
         per_sample = {
-            "accuracy": predicted == y,
+            "accuracy": predicted[version] == y,
             "loss": losses[version],
             **logit_features(values),
             "flip_rate": flipped,
@@ -50,6 +57,7 @@ def forward_columns(logits, losses, y, groups):
         half = _paired_half_width(excess, groups)
         own["excess_loss_low"] = own["excess_loss"] - half
         own["excess_loss_high"] = own["excess_loss"] + half
+        own |= dict.fromkeys(_FROM_WEIGHTS, np.full(len(groups.counts), np.nan))
         columns[version] = {"count": groups.counts, **own}
     return columns
 
@@ -76,6 +84,11 @@ def excess_from_weights(version, modules, losses, X, y, groups):
         alone = replace(version, classifier=version.with_module(module))
         quantized = sample_losses(alone.logits(X), y)
     return by_group(quantized - losses[origin], groups)
+
+
+def no_measures(columns, groups):
+    """Return measures that are NaN, for each version that has columns."""
+    return {name: [np.full((1, len(MEASURES) + 1), np.nan)] * len(groups.index) for name in columns}
 
 
 def by_group(values, groups):

@@ -4,17 +4,17 @@ import numbers
 import warnings
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skqfair._groups import Groups, columns_of, encode_groups
+from skqfair._groups import columns_of
 from skqfair._seeding import draw_seed
-from skqfair._validation import check_aligned, check_sample_shape, positions
+from skqfair._validation import check_aligned, check_sample_shape
 from skqfair.curvature import Problem
-from skqfair.diagnostics._derivatives import MEASURES
+from skqfair.diagnostics._compressed import Predictor, find_compressed, with_compressed
 from skqfair.diagnostics._forward import forward_pass, logit_features, sample_losses
+from skqfair.diagnostics._labels import encode, label_positions
 from skqfair.diagnostics._layers import layer_modules, layer_report
 from skqfair.diagnostics._matched_samples import derive
 from skqfair.diagnostics._reports import (
@@ -23,9 +23,11 @@ from skqfair.diagnostics._reports import (
     excess_from_weights,
     forward_columns,
     group_report,
+    no_measures,
 )
-from skqfair.diagnostics._versions import Predictor, check_names, find_versions, take_apart
+from skqfair.diagnostics._versions import check_names, find_versions, take_apart
 from skqfair.exceptions import NoCurvatureWarning
+from skqfair.networks import read_weights
 from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits
 from skqfair.storage import SavedState
 
@@ -41,12 +43,13 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : NeuralNetClassifier, classifier of skqfair, FrozenEstimator of a fitted one, or None
+    estimator : skorch or skqfair classifier, FrozenEstimator of a fitted one, TorchClassifier, or None
         A frozen one is diagnosed as it is; an unfitted one is cloned and trained in fit; None means
         :func:`~skqfair.networks.make_classifier`. A classifier of skqfair is diagnosed at the bits that
         it has, beside its own float net, :class:`~skqfair.FairQATClassifier` also beside its latent
-        weights. A frozen :class:`~skqfair.export.OnnxClassifier` is looked at as it predicts: the
-        columns of its logits, no others.
+        weights. A :class:`~skqfair.networks.TorchClassifier` counts as frozen, and so does an
+        :class:`~skqfair.export.OnnxClassifier`, which is looked at as it predicts: the columns of its
+        logits, no others.
     weight_bits : int or sequence of int, default=(8, 4, 2)
         Widths to which a skorch net is quantized, 2..16.
     activation_bits : int or None, default=None
@@ -63,6 +66,12 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         over five draws. Without, the smaller group looks sharper only because it is smaller.
     max_samples : int or None, default=None
         At most so many samples of each group for what needs gradients; None takes all.
+    compressed : dict of str to fitted classifier, default=None
+        Models that something else compressed, by name, to be looked at beside the float one:
+        :class:`~skqfair.export.OnnxClassifier`, :class:`~skqfair.networks.TorchClassifier` or any other.
+        They have the columns of their predictions and, where weights can be read, of their layers.
+        ``weight_bits=()`` leaves out all others. Behind the steps of a frozen pipeline they take what
+        the last step takes, unless they are pipelines themselves.
     random_state : int, RandomState or None, default=None
         Seed of the training, the calibration sample and the draws.
     n_jobs : int or None, default=None
@@ -86,9 +95,11 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         interval in which the value of as many other people of the group is expected; NaN for a group
         with a single draw, all its samples. The debiased norm is the root of the mean of squares, 0
         where that is below 0. ``.attrs["hessian_trace_method"]`` says "exact" or
-        "stochastic" for each width.
+        "stochastic" for each width. Compressed models have the columns up to ``flip_rate``, and
+        ``excess_loss``.
     layer_report_ : DataFrame
         Index (bits, layer): ``n_weights``, ``sparsity``, ``sqnr_db``, ``saturation`` of the weights.
+        ``.attrs["reasons"]`` says, by name and layer, why those of a compressed model are NaN.
     attribution_ : DataFrame
         Index (bits, layer, group): ``excess_loss_first_order`` and ``excess_loss_second_order``, which
         add up to those of the group; ``activation_sqnr_db``, signal to noise of the layer's outputs;
@@ -144,6 +155,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         "n_eigenvalues": [Interval(numbers.Integral, 0, None, closed="left")],
         "match_group_sizes": ["boolean"],
         "max_samples": [Interval(numbers.Integral, 2, None, closed="left"), None],
+        "compressed": [dict, None],
         "random_state": ["random_state"],
         "n_jobs": [numbers.Integral, None],
         "verbose": ["verbose"],
@@ -162,6 +174,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         n_eigenvalues=1,
         match_group_sizes=True,
         max_samples=None,
+        compressed=None,
         random_state=None,
         n_jobs=None,
         verbose=0,
@@ -174,6 +187,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         self.n_eigenvalues = n_eigenvalues
         self.match_group_sizes = match_group_sizes
         self.max_samples = max_samples
+        self.compressed = compressed
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -213,44 +227,50 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         widths = np.ravel(np.asarray(self.weight_bits, dtype=object))
         for bits in widths:
             check_bits(bits, "weight_bits")
-        if not len(widths):
-            raise ValueError("weight_bits must have at least one width, 2..16; it is empty.")
+        if not len(widths) and not self.compressed:
+            raise ValueError(
+                "weight_bits must have at least one width, 2..16, where there are no compressed models; "
+                "it is empty."
+            )
         check_aligned(X, y, "y", "X")
         sensitive_features = columns_of(X, sensitive_features)
         check_names(self.estimator, X)
         self._before, estimator = take_apart(self.estimator)
-        X = X if self._before is None else self._before.transform(X)
+        given, X = X, X if self._before is None else self._before.transform(X)
         X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
-        groups = _encode(sensitive_features, len(X))
+        groups = encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
         versions, self.classes_ = find_versions(self, estimator, X, y, sensitive_features)
-        codes = _positions(y, self.classes_)
+        codes = label_positions(y, self.classes_)
         self._versions, self._shape = versions, X.shape[1:]
+        names = [version.name for version in versions]
+        self._compressed = find_compressed(self.compressed, self.classes_, names)
+        others = {p.name: p.of(X, given) for p in self._compressed}
         if isinstance(versions[0], Predictor):
-            self._report_forward(versions[0], X, codes, groups)
+            self._report_forward(versions[0], X, codes, groups, others)
         else:
-            self._report(versions, versions[0].input(X), codes, groups)
+            self._report(versions, versions[0].input(X), codes, groups, others)
         return self
 
-    def _report_forward(self, predictor, X, y, groups):
+    def _report_forward(self, predictor, X, y, groups, others):
         """Make the reports of a model that only predicts: what needs its layers is NaN, or not there."""
+        beside = "" if others else "there is no float net beside it, and "
         warnings.warn(
-            f"{type(predictor.classifier).__name__} only predicts: there is no float net beside it, and "
+            f"{type(predictor.classifier).__name__} only predicts: {beside}"
             "what needs its layers, gradients and curvature is NaN. Diagnose the estimator for these.",
             NoCurvatureWarning,
             stacklevel=3,
         )
         name, logits = predictor.name, predictor.logits(X)
-        columns = forward_columns({name: logits}, {name: sample_losses(logits, y)}, y, groups)
-        for missing in ("weights", "first_order", "second_order"):
-            columns[name][f"excess_loss_{missing}"] = np.nan
-        nothing = {name: [np.full((1, len(MEASURES) + 1), np.nan)] * len(groups.index)}
+        columns = forward_columns({name: logits}, y, groups, others)
+        nothing = no_measures(columns, groups)
         self.group_report_ = group_report(columns, nothing, groups.index, np.zeros_like(groups.counts))
         self.hessian_eigenvalues_ = eigenvalue_table({}, groups.index)
-        self.layer_report_ = layer_report([], {})
+        read = getattr(predictor.classifier, "read_weights", dict)
+        self.layer_report_ = with_compressed(layer_report([], {}), self._compressed, read())
         self.attribution_ = attribution({}, {}, {}, groups.index)
 
-    def _report(self, versions, X, y, groups):
+    def _report(self, versions, X, y, groups, others):
         modules = {version.name: version.differentiable() for version in versions}
         layers = layer_modules(versions, modules["float"])
         logits, sqnr, clipping = forward_pass(versions, X, groups, layers=layers)
@@ -259,7 +279,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             for version in versions
         }
         losses = {name: sample_losses(values, y) for name, values in logits.items()}
-        columns = forward_columns(logits, losses, y, groups)
+        columns = forward_columns(logits, y, groups, others)
         for version in versions:
             columns[version.name]["excess_loss_weights"] = excess_from_weights(
                 version, modules, losses, X, y, groups
@@ -280,13 +300,17 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
                 totals = [sum(terms[i].values()) for terms in by_groups]
                 columns[name][f"excess_loss_{order}_order"] = np.array(totals)
         self.group_report_ = group_report(
-            columns, derivatives.measured, groups.index, derivatives.n_matched
+            columns,
+            no_measures(columns, groups) | derivatives.measured,
+            groups.index,
+            derivatives.n_matched,
         )
         self.group_report_.attrs["hessian_trace_method"] = {
             name: problem.trace_method for name, problem in problems.items() if self.n_eigenvalues
         }
         self.hessian_eigenvalues_ = eigenvalue_table(derivatives.eigenvalues, groups.index)
-        self.layer_report_ = layer_report(versions, modules)
+        weights = read_weights(modules["float"])
+        self.layer_report_ = with_compressed(layer_report(versions, modules), self._compressed, weights)
         self.attribution_ = attribution(derivatives.expansions, sqnr, clipping, groups.index)
 
     def transform(self, X):
@@ -303,11 +327,12 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             For the float net and each width ``logit_variance`` (over the classes), ``margin`` (of the
             two largest probabilities), ``boundary_closeness`` (1 minus the sum of squared
             probabilities) and ``confidence`` (the largest probability); for each width ``logit_shift``
-            (root mean square difference from the float logits over the classes) and ``flip`` (1 where
-            the prediction differs from the float net's).
+            (root mean square difference from the float logits over the classes; for compressed models
+            after the mean over the classes was taken off) and ``flip`` (1 where the prediction differs
+            from the float net's).
         """
         check_is_fitted(self)
-        X = X if self._before is None else self._before.transform(X)
+        given, X = X, X if self._before is None else self._before.transform(X)
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
         check_sample_shape(X, self._shape, "the diagnostics were fitted on")
         columns, reference = [], None
@@ -319,6 +344,12 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
                 continue
             columns.append(np.sqrt(np.square(logits - reference).mean(axis=1)))
             columns.append((logits.argmax(1) != reference.argmax(1)).astype(float))
+        for predictor in self._compressed:  # whose logits are known but for a constant of each row
+            logits, predicted = predictor.of(X, given)
+            columns.extend(logit_features(logits).values())
+            shift = logits - reference
+            columns.append(shift.std(axis=1))
+            columns.append((predicted != reference.argmax(1)).astype(float))
         return np.column_stack(columns)
 
     def get_feature_names_out(self, input_features=None):
@@ -336,7 +367,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         names = []
-        for version in self._versions:
+        for version in [*self._versions, *self._compressed]:
             own = f"{version.name}bit" if isinstance(version.name, int) else version.name
             features = ["logit_variance", "margin", "boundary_closeness", "confidence"]
             if version.name != self._versions[0].name:
@@ -351,38 +382,3 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
-
-
-def _encode(sensitive_features, n_samples):
-    """Return the groups, with one name each, and at least two samples in each."""
-    if sensitive_features is None:
-        groups = Groups.of_all(n_samples)
-    else:
-        groups = encode_groups(sensitive_features, n_samples)
-    index = groups.index
-    if isinstance(index, pd.MultiIndex):
-        joined = pd.Index([", ".join(map(str, name)) for name in index])
-        index = joined if joined.is_unique else pd.Index(list(map(str, index)))
-    single = [name for name, n in zip(index, groups.counts, strict=True) if n < 2]
-    if single:
-        raise ValueError(
-            f"groups of 1 sample: {single[:5]}; at least 2 are needed in each, and 64 to say much. "
-            "Merge or drop them."
-        )
-    return Groups(groups.codes, index)
-
-
-def _positions(y, classes):
-    """Return y as positions in the classes."""
-    unknown = np.setdiff1d(y, classes)
-    if len(unknown) == len(np.unique(y)):
-        raise ValueError(
-            f"y has none of the labels that the estimator was trained on: {unknown[:5].tolist()}; pass "
-            f"y as its classes_, {classes.tolist()}."
-        )
-    if len(unknown):
-        raise ValueError(
-            f"y has labels that the estimator was not trained on: {unknown[:5].tolist()}; its classes "
-            f"are {classes.tolist()}. Drop these samples."
-        )
-    return positions(y, classes)

@@ -6,23 +6,21 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
-import pandas as pd
-import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
-from skorch import NeuralNetClassifier
 
 from skqfair._seeding import draw_seed
 from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
 from skqfair.curvature import differentiable_copy
+from skqfair.diagnostics._compressed import Predictor
 from skqfair.exceptions import UnquantizedWeightsWarning
-from skqfair.networks import Network
+from skqfair.networks import SKORCH_CLASSIFIERS, Network, TorchClassifier
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
-__all__ = ["Predictor", "Version", "check_names", "find_versions", "take_apart"]
+__all__ = ["Version", "check_names", "find_versions", "take_apart"]
 
 
 @dataclass
@@ -92,40 +90,14 @@ class Version:
     def forward(self):
         """``(module, X) -> logits`` as the net computes them; None where the module alone does."""
         network = self.network
-        if network.returns_logits and not network.overrides("infer"):
+        plain = network.returns_logits and not network.has_one_logit
+        if plain and not network.overrides("infer"):
             return None
         return _Forward(network)
 
 
-@dataclass
-class Predictor:
-    """An exported model, which predicts and shows nothing more: its logits can be looked at.
-
-    Attributes
-    ----------
-    name : int or str
-        Its bits.
-    classifier : OnnxClassifier
-        Or another one with ``layer_bits_`` and ``decision_function``.
-    """
-
-    name: object
-    classifier: object
-
-    def logits(self, X):
-        """Return logits, shape (n, C); for two classes 0 and their difference."""
-        names = getattr(self.classifier, "feature_names_in_", None)
-        X = X if names is None else pd.DataFrame(X, columns=names)
-        values = np.asarray(self.classifier.decision_function(X), dtype=np.float64)
-        return values if values.ndim == 2 else np.stack([np.zeros(len(values)), values], axis=1)
-
-    def input(self, X):
-        """Return samples as the model takes them."""
-        return X
-
-
 class _Forward:
-    """Logits of a module, by the net's own infer, with probabilities turned into logarithms."""
+    """Logits of all classes, by the net's own infer: of one logit, or of probabilities."""
 
     def __init__(self, network):
         self.network = network
@@ -133,9 +105,7 @@ class _Forward:
     def __call__(self, module, X):
         network = self.network
         outputs = network.view(module).infer(X) if network.overrides("infer") else module(X)
-        if network.returns_logits:
-            return outputs
-        return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        return network.class_logits(outputs)
 
 
 def take_apart(estimator):
@@ -177,8 +147,9 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
     versions : list of Version, or of one Predictor
     classes : ndarray
     """
-    frozen = isinstance(estimator, FrozenEstimator)
-    inner = estimator.estimator if frozen else estimator
+    # a TorchClassifier or OnnxClassifier is trained as it is made
+    frozen = isinstance(estimator, FrozenEstimator) or hasattr(estimator, "read_weights")
+    inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     if not frozen and _is_fitted(inner):
         raise ValueError(
             f"estimator is a fitted {type(inner).__name__}; wrap it, FrozenEstimator(estimator), to "
@@ -190,8 +161,11 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
         else:
             inner = clone(inner).fit(X, y, sensitive_features=sensitive_features)
         return _of_classifier(inner), inner.classes_
-    if frozen and not isinstance(inner, NeuralNetClassifier) and hasattr(inner, "layer_bits_"):
-        return [Predictor(_bits(inner), inner)], np.asarray(inner.classes_)
+    others = not isinstance(inner, (*SKORCH_CLASSIFIERS, TorchClassifier))
+    if frozen and others and (diagnostics.compressed or hasattr(inner, "read_weights")):
+        if not hasattr(inner, "predict_proba"):
+            raise TypeError(f"estimator must have probabilities; {type(inner).__name__} has none.")
+        return [Predictor("float" if diagnostics.compressed else _bits(inner), inner)], inner.classes_
     seed = diagnostics.random_state
     if not isinstance(seed, Integral):  # one for all versions: the same calibration sample
         seed = draw_seed(seed)
@@ -201,7 +175,8 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
         classes, y = trained.classes_, np.searchsorted(trained.classes_, y)
         estimator = FrozenEstimator(trained.estimator_)
         return _of_net(diagnostics, estimator, X, y, sensitive_features, seed), classes
-    _check_net(inner)
+    if not isinstance(inner, TorchClassifier):
+        _check_net(inner)
     versions = _of_net(diagnostics, estimator, X, y, sensitive_features, seed)
     return versions, versions[0].classifier.classes_
 
@@ -258,6 +233,8 @@ def _pruned_weights(classifier):
 
 def _bits(classifier):
     """Return the one width of all layers, else "mixed"; "float" weights may have quantized inputs."""
+    if not hasattr(classifier, "layer_bits_"):
+        return "model"  # of another's making
     widths = {int(b) for bits in classifier.layer_bits_.values() for b in np.ravel(bits)}
     if widths == {32}:
         return "float weights"
@@ -270,13 +247,13 @@ def _widths(weight_bits):
 
 
 def _is_fitted(estimator):
-    if isinstance(estimator, NeuralNetClassifier):
+    if isinstance(estimator, SKORCH_CLASSIFIERS):
         return bool(getattr(estimator, "initialized_", False) and len(estimator.history or ()))
     return hasattr(estimator, "module_") and hasattr(estimator, "classes_")
 
 
 def _check_net(inner):
-    if not isinstance(inner, NeuralNetClassifier):
+    if not isinstance(inner, SKORCH_CLASSIFIERS):
         raise TypeError(
             "estimator must be a skorch.NeuralNetClassifier, a classifier of skqfair, or a "
             f"FrozenEstimator of a fitted one; got {type(inner).__name__}. Of a search pass its "

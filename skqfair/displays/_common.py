@@ -102,9 +102,11 @@ def short_labels(names, width):
     return [shorten(name).replace("$", r"\$") for name in names]  # dollars are no formulas
 
 
-def check_table(table, name, index, columns=(), kind=pd.DataFrame):
+_OF_DIAGNOSTICS = "it comes from a fitted skqfair.QuantizationDiagnostics"
+
+
+def check_table(table, name, index, columns=(), kind=pd.DataFrame, remedy=_OF_DIAGNOSTICS):
     """Raise unless a frame or series has rows, the index levels and the columns."""
-    remedy = "it comes from a fitted skqfair.QuantizationDiagnostics"
     if not isinstance(table, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, got {type(table).__name__}; {remedy}.")
     if table.empty:

@@ -1,36 +1,55 @@
 """A scikit-learn classifier that runs an exported model."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx.external_data_helper import uses_external_data
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from skqfair._losses import log_probabilities
 from skqfair._validation import cast, check_sample_shape
-from skqfair.export._metadata import is_intact, read
-from skqfair.export._session import open_session, run
+from skqfair.export._loading import Loaded
+from skqfair.export._session import run
+from skqfair.export._stored_weights import stored_weights
 
 __all__ = ["OnnxClassifier"]
 
 _NUMBERS = 2**18  # of a batch: 85 images of 3 x 32 x 32
 
 
+def _gives_scores(classifier):
+    """Tell whether there are probabilities, or raise an error that says why not."""
+    foreign = classifier._model.foreign
+    if foreign is not None and foreign.only_labels:
+        raise AttributeError(
+            f"the output {foreign.chosen.name!r} of the model holds labels alone: there are neither "
+            "probabilities nor logits."
+        )
+    return True
+
+
 class OnnxClassifier(ClassifierMixin, BaseEstimator):
-    """Run a model that :func:`to_onnx` wrote, as a scikit-learn classifier.
+    """Run an ONNX file as a scikit-learn classifier: one of :func:`to_onnx`, or of any other origin.
 
     It is fitted as it is made: scorers, ``MetricFrame``, displays and pipelines take it like the
-    estimator that it comes from. Torch takes no part in its predictions.
+    estimator that it comes from. Torch takes no part in its predictions. Files of :func:`to_onnx` say
+    themselves what they hold. Of others, e.g. of ``onnxruntime.quantization``, ``torch.onnx.export``
+    or skl2onnx, it is found out: labels and probabilities (maps too), logits of all classes, one
+    logit, one probability, labels alone.
 
     Parameters
     ----------
     path : str, path or bytes
         The file, or its content. A file is read once, when it is first needed.
+    classes : array-like of shape (C,), default=None
+        Labels in the order of the outputs, for files of other origin; None takes those that the file
+        names, as skl2onnx's do, else 0 to C - 1.
+    output : str or (str, str), default=None
+        Name of the output to take, for files of other origin; None takes the only one, or the scores
+        beside labels. With a second string, what it holds: "logits", "logit", "probabilities",
+        "probability" or "labels", where that cannot be found out.
     batch_size : int or None, default=None
         Samples computed at a time; None takes 256, or fewer where samples are large. Rows of
         two-dimensional input travel in batches of this size, the last one padded, so that a row's
@@ -44,14 +63,15 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (C,)
         Class labels.
     n_features_in_ : int
-        Features of a sample: the first number of its shape.
+        Features of a sample: the first number of its shape. Over all inputs, where there are several.
     feature_names_in_ : ndarray of str
         Column names, where the estimator had names.
     metadata_ : Metadata
-        What the file says about itself: ``version``, ``layer_bits``, ``activation_bits``, ``report`` and
-        more.
+        What a file of :func:`to_onnx` says about itself: ``version``, ``layer_bits``,
+        ``activation_bits``, ``report`` and more.
     layer_bits_ : dict of str to (int or ndarray of int)
-        Bits of every weight, by parameter name; 32 where it stays in float.
+        Bits of every weight, by parameter name; 32 where it stays in float. Of files of
+        :func:`to_onnx`.
     model_size_ : int
         Bytes of the file.
 
@@ -60,8 +80,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     FileNotFoundError
         At first use, if there is no such file.
     ValueError
-        At first use, if it is truncated, damaged, no ONNX model, has weights in other files, or was not
-        written by :func:`to_onnx`.
+        At first use, if it is truncated, damaged, no ONNX model, has custom operators, lacks the output
+        or has several that could be meant (the message lists them).
 
     See Also
     --------
@@ -70,6 +90,10 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     Notes
     -----
     Pickles carry the content of the file, so that they are the same model wherever they go.
+
+    Several inputs take a frame or a dict with their names, or an array with the columns of all in their
+    order. A file for a fixed number of rows gets batches of that number, the last one filled up. Inputs
+    of float16 and integers are cast, and an error says where that would change a value.
 
     Examples
     --------
@@ -88,8 +112,10 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     {'hidden0.weight': 4, 'hidden1.weight': 4, 'output.weight': 4}
     """
 
-    def __init__(self, path, *, batch_size=None, n_threads=None):
+    def __init__(self, path, *, classes=None, output=None, batch_size=None, n_threads=None):
         self.path = path
+        self.classes = classes
+        self.output = output
         self.batch_size = batch_size
         self.n_threads = n_threads
 
@@ -113,7 +139,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, ...)
+        X : array-like of shape (n, ...), frame or dict of arrays
             Samples, shaped as in the fit of the estimator.
 
         Returns
@@ -121,8 +147,13 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n,)
             Labels out of ``classes_``.
         """
-        return self.classes_[self._logits(X).argmax(1)]
+        foreign = self._model.foreign
+        if foreign is not None and foreign.only_labels:
+            return foreign.predicted(X, self._checked_batch_size())
+        predicted = self._logits(X).argmax(1)  # after which all classes are known
+        return self.classes_[predicted]
 
+    @available_if(_gives_scores)
     def predict_proba(self, X):
         """Predict probabilities.
 
@@ -138,6 +169,7 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         """
         return softmax(self._logits(X), axis=1)
 
+    @available_if(_gives_scores)
     def decision_function(self, X):
         """Return logits.
 
@@ -155,17 +187,43 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
+    def read_weights(self):
+        """Return the weights of the layers, in float whatever they are stored as.
+
+        Returns
+        -------
+        dict of str to ndarray of float64
+            Initializers of two or more dimensions by name, less what quantizers add to names; codes are
+            dequantized.
+        """
+        return stored_weights(self._model.content)
+
     @property
     def classes_(self):
-        return self.metadata_.classes
+        foreign = self._model.foreign
+        if foreign is None:
+            return self.metadata_.classes
+        if foreign.classes is None:
+            raise AttributeError(
+                f"classes_: the file does not say how many classes the output {foreign.chosen.name!r} "
+                "has; predict first, or pass classes=[...]."
+            )
+        return foreign.classes
 
     @property
     def metadata_(self):
+        if self._model.metadata is None:
+            raise AttributeError("the file was not written by skqfair: it has no metadata of it.")
         return self._model.metadata
 
     @property
     def n_features_in_(self):
-        return self.metadata_.input_shape[0]
+        foreign = self._model.foreign
+        if foreign is None:
+            return self.metadata_.input_shape[0]
+        if foreign.n_features is None:
+            raise AttributeError("n_features_in_: the file takes any number of features.")
+        return foreign.n_features
 
     @property
     def feature_names_in_(self):
@@ -187,14 +245,17 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
     def _model(self):
         """The loaded model; loaded again where a parameter has been set since."""
         loaded = self.__dict__.get("_loaded")
-        if loaded is None or not loaded.is_of(self.path, self.n_threads):
+        options = self.path, self.n_threads, self.classes, self.output
+        if loaded is None or not loaded.is_of(*options):
             if self.n_threads is not None:
                 _check_count(self.n_threads, "n_threads")
-            loaded = self._loaded = _Loaded(self.path, self.n_threads)
+            loaded = self._loaded = Loaded(*options)
         return loaded
 
     def _logits(self, X):
         """Return logits in float64, shape (n, C)."""
+        if self._model.foreign is not None:
+            return self._model.foreign.logits(X, self._checked_batch_size())
         metadata = self.metadata_
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
         check_sample_shape(X, metadata.input_shape, "the model was exported for")
@@ -216,98 +277,17 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         return super().__getstate__()
 
     def _size_of_batches(self, shape):
-        if self.batch_size is None:
-            return max(1, min(256, _NUMBERS // max(1, math.prod(shape))))
-        return _check_count(self.batch_size, "batch_size")
+        size = self._checked_batch_size()
+        return size or max(1, min(256, _NUMBERS // max(1, math.prod(shape))))
+
+    def _checked_batch_size(self):
+        return None if self.batch_size is None else _check_count(self.batch_size, "batch_size")
 
     def __sklearn_is_fitted__(self):
         return True
-
-
-class _Loaded:
-    """The content of a file, its metadata, and a session that is opened when it is needed."""
-
-    def __init__(self, path, n_threads):
-        self.path, self.n_threads = path, n_threads
-        self.content, name = _read(path)
-        self._open(name)
-
-    def is_of(self, path, n_threads):
-        return self.path == path and self.n_threads == n_threads
-
-    def _open(self, name):
-        try:
-            model = onnx.load_from_string(self.content)
-        except Exception as error:
-            raise _not_loaded(name, error) from error
-        _check_content(model, name)
-        try:
-            self.session = open_session(self.content, self.n_threads)
-        except Exception as error:
-            raise _not_loaded(name, error) from error
-        try:
-            self.metadata = read(self.session.get_modelmeta().custom_metadata_map)
-        except ValueError as error:
-            raise ValueError(f"{name} cannot be used: {error}") from error
-        columns, n_classes = self.session.get_outputs()[0].shape[-1], len(self.metadata.classes)
-        if isinstance(columns, int) and columns != n_classes:
-            raise ValueError(
-                f"{name} cannot be used: it has {columns} outputs for {n_classes} classes; export the "
-                "estimator again."
-            )
-
-    def __getstate__(self):
-        return {"path": self.path, "n_threads": self.n_threads, "content": self.content}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._open("the pickled model")
-
-
-def _not_loaded(name, error):
-    return ValueError(
-        f"{name} cannot be loaded: it is truncated or no ONNX model ({error}). Export the estimator "
-        "again."
-    )
-
-
-def _check_content(model, name):
-    """Raise for a model whose weights are in other files, or are not those that were written."""
-    outside = [tensor.name for tensor in _tensors(model.graph) if uses_external_data(tensor)]
-    if outside:
-        raise ValueError(
-            f"{name} cannot be used: the weights {outside[:3]} are in another file, of which nothing is "
-            "known here. Save it as one file: onnx.save(onnx.load(path), path)."
-        )
-    if not is_intact(model):
-        raise ValueError(
-            f"{name} is damaged or was changed: its digest is not that of what it computes. Export the "
-            "estimator again."
-        )
-
-
-def _tensors(graph):
-    """Yield all tensors that a graph holds."""
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from [*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors]
-        for inner in [*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs]:
-            yield from _tensors(inner)
 
 
 def _check_count(value, name):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a positive integer; got {value!r}.")
     return int(value)
-
-
-def _read(path):
-    if isinstance(path, (bytes, bytearray)):
-        return bytes(path), "the model"
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(
-            f"path must be the path of an ONNX file or its bytes; got {type(path).__name__}."
-        )
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {str(path)!r}; write it with to_onnx.")
-    return Path(path).read_bytes(), repr(str(path))

@@ -21,7 +21,7 @@ _VERSION = 13  # of the quantizing operators, for bytes
 _ALONE = threading.Lock()  # torch.export is not made for threads
 
 
-def trace(module, example, opset):
+def trace(module, example, opset, outputs=None):
     """Return the ONNX graph of a module, for any number of samples.
 
     Parameters
@@ -32,6 +32,8 @@ def trace(module, example, opset):
         Samples that the module takes.
     opset : int
         Version of the ONNX operators.
+    outputs : callable, optional
+        What is made of the outputs of the module, in the graph too.
 
     Returns
     -------
@@ -47,6 +49,8 @@ def trace(module, example, opset):
     """
     _refuse_wrong_exports(module)
     marked = _with_markers(module)
+    if outputs is not None:
+        marked.register_forward_hook(lambda module, args, output: outputs(output))
     example = example.float() if example.is_floating_point() else example
     try:
         with _ALONE, _quiet(), torch.no_grad():

@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from sklearn.utils.validation import check_is_fitted
 
 from skqfair._version import __version__
-from skqfair.classifiers import NetworkClassifier
+from skqfair.classifiers import FairOffsetClassifier, NetworkClassifier
 from skqfair.exceptions import ExportError
 from skqfair.export._integer import (
     float_quantizers,
@@ -53,7 +53,7 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
 
     Parameters
     ----------
-    estimator : QuantizedClassifier, FairQATClassifier or PrunedClassifier
+    estimator : QuantizedClassifier, FairQATClassifier, PrunedClassifier or FairOffsetClassifier of one
         Fitted. The last step of a pipeline is to be passed alone.
     path : str or path
         File to write; its folder must exist. A file that is there is replaced at the end, or not at
@@ -114,6 +114,8 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     ...     bool((deployed.predict(X) == clf.predict(X)).all())
     True
     """
+    if isinstance(estimator, FairOffsetClassifier):
+        estimator = _with_offsets(estimator)
     network = _check_estimator(estimator)
     target = _check_path(path)
     weights = {
@@ -127,7 +129,8 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     else:
         X = estimator._prediction_input(X_example)[1]
     example = torch.as_tensor(np.resize(X[:2], (2, *X.shape[1:])))
-    model, parameters = trace(estimator.module_, example, max(opset, TRACED))
+    columns = network.class_logits if network.has_one_logit else None
+    model, parameters = trace(estimator.module_, example, max(opset, TRACED), columns)
     _use_integers(model, parameters, weights, None if X_example is None else X)
     model.ir_version = ir_version(opset)
     model.producer_name, model.producer_version = "skqfair", __version__
@@ -140,6 +143,18 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     _check_outputs(content, estimator, network, X)
     _write(target, content)
     return path
+
+
+def _with_offsets(estimator):
+    """Return the classifier with the offsets in its network."""
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "folded_classifier_"):
+        raise TypeError(
+            f"estimator is a FairOffsetClassifier around a {type(estimator.estimator_).__name__}, whose "
+            "offsets are in no network: it must be around a QuantizedClassifier, FairQATClassifier or "
+            "PrunedClassifier whose network ends in a linear layer. In a pipeline let it be the last."
+        )
+    return estimator.folded_classifier_
 
 
 def _check_estimator(estimator):

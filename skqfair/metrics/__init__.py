@@ -1,7 +1,9 @@
 """Accuracy by group: FVO, reports with intervals, scorers and the choice of a model."""
 
 from skqfair.metrics._change import change_report, excess_accuracy_gap, prediction_flip_rate
+from skqfair.metrics._comparison import ModelComparison, compare_models
 from skqfair.metrics._counts_scorer import fairness_counts_scorer
+from skqfair.metrics._frontier import accuracy_frontier
 from skqfair.metrics._fvo import fairness_violation_observed
 from skqfair.metrics._intervals import ChanceBand
 from skqfair.metrics._pooling import has_counts, pooled_report
@@ -11,7 +13,10 @@ from skqfair.metrics._selection import smallest_within
 
 __all__ = [
     "ChanceBand",
+    "ModelComparison",
+    "accuracy_frontier",
     "change_report",
+    "compare_models",
     "excess_accuracy_gap",
     "fairness_counts_scorer",
     "fairness_violation_observed",

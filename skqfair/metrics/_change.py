@@ -2,41 +2,69 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from skqfair._groups import encode_groups
 from skqfair._validation import check_rows
-from skqfair.metrics._counts import correct_predictions, equal_labels
+from skqfair.metrics._counts import equal_labels
 from skqfair.metrics._intervals import check_confidence
+from skqfair.metrics._measures import find_measures
+from skqfair.metrics._samples import draw_seed, encode
+from skqfair.metrics._tables import change_table
 
 __all__ = ["change_report", "excess_accuracy_gap", "prediction_flip_rate"]
 
 
-def change_report(y_true, y_pred_float, y_pred_quantized, *, sensitive_features, confidence=0.95):
+def change_report(
+    y_true,
+    y_pred_float,
+    y_pred_quantized,
+    *,
+    sensitive_features,
+    sample_weight=None,
+    metrics=(),
+    confidence=0.95,
+    random_state=0,
+):
     r"""Return by group what quantization changed, paired, with simultaneous intervals.
 
     Of :math:`n_a` samples :math:`l_a` were right and became wrong, :math:`g_a` the reverse; the accuracy
     changed by :math:`(g_a - l_a) / n_a`. The intervals are Bonett and Price's adjusted Wald intervals
     for paired proportions, :math:`\tilde g - \tilde l \pm z \sqrt{(\tilde g + \tilde l - (\tilde g -
     \tilde l)^2) / (n_a + 2)}` with :math:`\tilde g = (g_a + 1) / (n_a + 2)`, at level
-    :math:`1 - (1 - \mathrm{confidence}) / G`, so that all hold together.
+    :math:`1 - (1 - \mathrm{confidence}) / G`, so that all hold together. With weights
+    shares are weighted and :math:`n_a` is Kish's effective sample size.
+
+    FVO of the quantized less that of the float model has an interval too: the extremes over accuracies
+    before, after, and changes, each within simultaneous bounds, which together hold at the confidence
+    level (half of the error goes to the changes). It covers at that level or more for any number of
+    groups, as no bootstrap of a maximum does.
 
     Parameters
     ----------
     y_true : array-like of shape (n,)
         True labels.
-    y_pred_float, y_pred_quantized : array-like of shape (n,)
-        Predictions of the float and of the quantized model for the same samples.
+    y_pred_float, y_pred_quantized : array-like of shape (n,) or (n, C)
+        Predictions of the float and of the quantized model for the same samples; labels, or
+        probabilities of the sorted labels.
     sensitive_features : array-like of shape (n,) or (n, k), Series or frame
         Group of each sample.
+    sample_weight : array-like of shape (n,), optional
+        Weights.
+    metrics : names or callables, default=()
+        What else changed, as in :func:`group_report`.
     confidence : float, default=0.95
         Simultaneous confidence level.
+    random_state : int, RandomState or None, default=0
+        Seed of the blocks of the jackknife behind some ``metrics``.
 
     Returns
     -------
     DataFrame
-        Index: the groups, sorted. Columns: ``count``, ``lost``, ``gained`` (samples), ``change`` of the
-        accuracy, ``change_low``, ``change_high``. ``.attrs["change"]``: the change over all.
+        Index: the groups, sorted. Columns: ``count``, ``lost``, ``gained`` (samples, or their weights),
+        ``change`` of the accuracy, ``change_low``, ``change_high``; ``fvo_change``, ``fvo_change_low``,
+        ``fvo_change_high``, the same in each row; for each metric ``<metric>_change`` and the change of
+        its largest difference between groups, ``<metric>_difference_change``, with bounds.
+        ``.attrs["change"]``: the change over all.
 
     Raises
     ------
@@ -59,34 +87,15 @@ def change_report(y_true, y_pred_float, y_pred_quantized, *, sensitive_features,
     b                        2     1       0    -0.5
     """
     check_confidence(confidence)
-    check_rows(
-        y_true=y_true,
-        y_pred_float=y_pred_float,
-        y_pred_quantized=y_pred_quantized,
-        sensitive_features=sensitive_features,
+    samples, (before, after) = encode(
+        y_true,
+        {"y_pred_float": y_pred_float, "y_pred_quantized": y_pred_quantized},
+        sensitive_features,
+        sample_weight,
+        seed=draw_seed(random_state),
     )
-    before = correct_predictions(y_true, y_pred_float, "y_pred_float")
-    after = correct_predictions(y_true, y_pred_quantized, "y_pred_quantized")
-    groups = encode_groups(sensitive_features, len(before))
-    n_groups = len(groups.index)
-    count = np.bincount(groups.codes, minlength=n_groups)
-    lost = np.bincount(groups.codes[before & ~after], minlength=n_groups)
-    gained = np.bincount(groups.codes[after & ~before], minlength=n_groups)
-    z = norm.ppf(1 - (1 - confidence) / n_groups / 2)
-    up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
-    change = (gained - lost) / count
-    half = z * np.sqrt((up + down - (up - down) ** 2) / (count + 2))
-    columns = {
-        "count": count,
-        "lost": lost,
-        "gained": gained,
-        "change": change,
-        "change_low": np.minimum(np.clip(up - down - half, -1, 1), change),
-        "change_high": np.maximum(np.clip(up - down + half, -1, 1), change),
-    }
-    report = pd.DataFrame(columns, index=groups.index)
-    report.attrs.update(change=float((gained - lost).sum() / count.sum()), confidence=confidence)
-    return report
+    measures = find_measures(metrics, samples, (before, after))
+    return change_table(samples, before, after, measures, confidence)
 
 
 def excess_accuracy_gap(y_true, y_pred_float, y_pred_quantized, *, sensitive_features):

@@ -11,7 +11,7 @@ from skqfair._groups import encode_groups
 from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
 from skqfair.exceptions import EmptyGroupWarning, UnknownLabelWarning
 
-__all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels"]
+__all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels", "label_kind", "tally"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ class GroupCounts:
         return float(np.ptp(self.accuracy)) if len(self.count) > 1 else 0.0
 
 
-def correct_predictions(y_true, y_pred, name="y_pred"):
+def correct_predictions(y_true, y_pred, name="y_pred", *, kind=None, known=None):
     """Return where predictions are right, shape (n,), after checking that they can be.
+
+    ``kind`` and ``known`` are the kind and the labels of ``y_true`` where these were found before.
 
     Raises
     ------
@@ -69,9 +71,10 @@ def correct_predictions(y_true, y_pred, name="y_pred"):
     UnknownLabelWarning
         If some are not, and ``y_true`` has several labels.
     """
-    y_true, y_pred = _comparable(y_true, y_pred, ("y_true", name))
+    y_true, y_pred = _comparable(y_true, y_pred, ("y_true", name), kind)
     correct = y_true == y_pred
-    unknown = [label for label in pd.unique(y_pred[~correct]) if not (y_true == label).any()]
+    known = y_true if known is None else known
+    unknown = [label for label in pd.unique(y_pred[~correct]) if not (known == label).any()]
     if not unknown:
         return correct
     if len(unknown) == len(pd.unique(y_pred)):
@@ -99,11 +102,11 @@ def equal_labels(y_true, y_pred, names):
     return y_true == y_pred
 
 
-def _comparable(y_true, y_pred, names):
+def _comparable(y_true, y_pred, names, kind=None):
     """Return two label arrays, or raise if they are not in one coding."""
     y_true, y_pred = as_labels(y_true, names[0]), as_labels(y_pred, names[1])
     check_length(y_pred, len(y_true), names[1])
-    kinds = [_label_kind(labels, name) for labels, name in zip((y_true, y_pred), names, strict=True)]
+    kinds = [kind or label_kind(y_true, names[0]), label_kind(y_pred, names[1])]
     if set(kinds) == {"number", "text"}:
         raise ValueError(
             f"{names[0]} holds {kinds[0]} labels and {names[1]} {kinds[1]} labels; pass both in the "
@@ -112,7 +115,7 @@ def _comparable(y_true, y_pred, names):
     return y_true, y_pred
 
 
-def _label_kind(labels, name):
+def label_kind(labels, name):
     """Return "number" or "text"; missing and continuous values are an error."""
     check_no_missing(labels, name)
     if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
@@ -149,7 +152,11 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     if sensitive_features is None:
         raise ValueError("sensitive_features must be given: one group label for each sample.")
     groups = encode_groups(sensitive_features, len(correct))
-    weights = check_weights(sample_weight, len(correct))
+    return tally(correct, groups, check_weights(sample_weight, len(correct)))
+
+
+def tally(correct, groups, weights=None):
+    """Count correct predictions by group; a group without weight is left out, with a warning."""
     n_groups = len(groups.index)
     table = np.bincount(groups.codes * 2 + correct, minlength=2 * n_groups).reshape(n_groups, 2)
     count = table.sum(1)
@@ -163,7 +170,7 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
         warnings.warn(
             f"the group(s) {empty} have no weight, hence no accuracy, and are left out.",
             EmptyGroupWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     right = np.bincount(groups.codes, weights * correct)
     squares = np.bincount(groups.codes, weights**2)

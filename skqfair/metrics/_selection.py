@@ -11,7 +11,15 @@ from skqfair.metrics._pooling import has_counts, pooled_report
 __all__ = ["smallest_within"]
 
 
-def smallest_within(*, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_score="fvo", size="size"):
+def smallest_within(
+    *,
+    accuracy_drop=None,
+    fvo=None,
+    at_least=None,
+    accuracy="accuracy",
+    fvo_score="fvo",
+    size="size",
+):
     """Make a callable for ``refit`` that takes the smallest model within the limits.
 
     Parameters
@@ -22,6 +30,9 @@ def smallest_within(*, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_sc
         Largest FVO of all out-of-fold predictions, where the search scored with
         :func:`fairness_counts_scorer`; else the largest mean of FVO over the folds, which grows with
         their number.
+    at_least : dict of str to float or None, default=None
+        Lowest mean of any other scores by name, e.g. ``{"neg_log_loss": -0.5}``: a search prefers the
+        larger score, so a loss is negative there.
     accuracy, fvo_score, size : str
         Names of the scorers in ``scoring``: accuracy, :func:`skqfair.make_fairness_scorer` (not asked
         for where there are counts) and :func:`model_size_scorer`.
@@ -53,19 +64,23 @@ def smallest_within(*, accuracy_drop=None, fvo=None, accuracy="accuracy", fvo_sc
     ...        "mean_test_size": np.array([-400.0, -100.0, -50.0])})
     1
     """
-    return _SmallestWithin(accuracy_drop, fvo, accuracy, fvo_score, size)
+    return _SmallestWithin(accuracy_drop, fvo, at_least, accuracy, fvo_score, size)
 
 
 class _SmallestWithin:
-    def __init__(self, accuracy_drop, fvo, accuracy, fvo_score, size):
+    def __init__(self, accuracy_drop, fvo, at_least, accuracy, fvo_score, size):
         for name, limit in (("accuracy_drop", accuracy_drop), ("fvo", fvo)):
             if limit is not None and not (isinstance(limit, numbers.Real) and limit >= 0):
                 raise ValueError(f"{name} must be a number >= 0 or None, got {limit!r}.")
-        self.accuracy_drop, self.fvo = accuracy_drop, fvo
+        for name, limit in (at_least or {}).items():
+            if not isinstance(limit, numbers.Real):
+                raise ValueError(f"at_least must hold numbers, got {limit!r} for {name!r}.")
+        self.accuracy_drop, self.fvo, self.at_least = accuracy_drop, fvo, dict(at_least or {})
         self.accuracy, self.fvo_score, self.size = accuracy, fvo_score, size
 
     def __repr__(self):
-        return f"smallest_within(accuracy_drop={self.accuracy_drop}, fvo={self.fvo})"
+        others = f", at_least={self.at_least}" if self.at_least else ""
+        return f"smallest_within(accuracy_drop={self.accuracy_drop}, fvo={self.fvo}{others})"
 
     def __call__(self, cv_results):
         size = -self._mean(cv_results, self.size, "model_size_scorer", negated=True)
@@ -77,6 +92,10 @@ class _SmallestWithin:
             fvo, which = self._gap(cv_results)
             usable &= np.isfinite(fvo)
             excess = np.maximum(excess, fvo - self.fvo)
+        others = {name: self._mean(cv_results, name, "a scorer") for name in self.at_least}
+        for name, means in others.items():
+            usable &= np.isfinite(means)
+            excess = np.maximum(excess, self.at_least[name] - means)
         if not usable.any():
             raise ValueError(
                 "every candidate has a nan score; run the search with error_score='raise' to see why."
@@ -93,6 +112,7 @@ class _SmallestWithin:
             f"no candidate is within the limits of {self!r}; taking the closest, candidate {best} "
             f"({_describe(cv_results, best)}): its accuracy is {drop[best]:.4g} below the best"
             + (f", its {which} {fvo[best]:.4g}" if fvo is not None else "")
+            + "".join(f", its {name} {means[best]:.4g}" for name, means in others.items())
             + ". Loosen the limits or widen the grid.",
             NoModelWithinLimitsWarning,
             stacklevel=2,

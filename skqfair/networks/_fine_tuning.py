@@ -22,6 +22,7 @@ from skqfair._copies import copy_attributes
 from skqfair._seeding import seeded
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import CellSampler
+from skqfair.networks._distillation import Distillation
 from skqfair.networks._schedules import LEARNING_RATE_RATIO, adapted_schedule
 from skqfair.networks._training import TensorTraining, tensor_training
 from skqfair.quantization import FakeQuantization
@@ -54,6 +55,8 @@ class Tuning:
         Group of each sample, for the penalties.
     penalties : list of callables
         ``(losses, groups, correct) -> term``.
+    distillation : Distillation or None
+        The soft part of the loss.
     validation : callable or None
         ``(module) -> dict of records``; the epoch with the least "validation_loss" is kept.
     first_lr : float
@@ -72,6 +75,7 @@ class Tuning:
     seed: int = 0
     groups: np.ndarray | None = None
     penalties: list = field(default_factory=list)
+    distillation: Distillation | None = None
     validation: object = None
     first_lr: float | None = None
     n_steps: int = 1
@@ -104,8 +108,12 @@ class FineTuning(TensorTraining):
         return self
 
     def _extras(self):
-        extras, groups = super()._extras(), self.tuning_.groups
-        return extras if groups is None else {**extras, "group": torch.as_tensor(groups)}
+        extras, groups, soft = super()._extras(), self.tuning_.groups, self.tuning_.distillation
+        if groups is not None:
+            extras = {**extras, "group": torch.as_tensor(groups)}
+        if soft is not None and soft.targets is not None:
+            extras = {**extras, "teacher": soft.targets}
+        return extras
 
     def get_iterator(self, dataset, training=False):
         """Return the loader; in training with the sampler in the place of shuffling."""
@@ -164,15 +172,22 @@ class FineTuning(TensorTraining):
             return super().evaluation_step(batch, training=training)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, **kwargs):
-        """Return the loss of a batch with the penalties."""
-        penalties = self.tuning_.penalties
-        if not (training and penalties):
+        """Return the loss of a batch, with soft targets, and penalties on the losses of the labels."""
+        penalties, soft = self.tuning_.penalties, self.tuning_.distillation
+        if not (training and (penalties or soft)):
             return super().get_loss(y_pred, y_true, X, training=training, **kwargs)
-        losses = self._sample_losses(y_pred, y_true, X, training=training, **kwargs)
-        weight = X.get("sample_weight", torch.ones(()))
-        loss = self._weighted_mean(losses, y_true, weight.expand(len(losses)))
+        losses = mixed = self._sample_losses(y_pred, y_true, X, training=training, **kwargs)
+        if soft:
+            share = self._shares(losses, y_true)
+            mixed = soft.mixed(losses, y_pred, X, 1 if share is None else share)
+        extras = X if isinstance(X, dict) else {}
+        weight = extras.get("sample_weight", torch.ones(()))
+        loss = self._weighted_mean(mixed, y_true, weight.expand(len(losses)))
+        if not penalties:
+            return loss
         groups = X["group"].to(losses.device)
-        correct = y_pred.argmax(1) == y_true.to(y_pred.device)
+        predicted = y_pred > 0 if y_pred.ndim == 1 else y_pred.argmax(1)
+        correct = predicted == y_true.to(y_pred.device)
         for penalty in penalties:
             loss = loss + penalty(losses, groups, correct)
         return loss
@@ -285,6 +300,12 @@ def _check_effect(net, tuning):
             f"sampling={tuning.sampling!r} had no effect: get_iterator of {name} returns a loader "
             "without it; pass the keyword arguments of get_params_for('iterator_train') on, or set "
             "sampling=None."
+        )
+    if tuning.distillation and tuning.fake.n_steps and not tuning.distillation.n_steps:
+        raise ValueError(
+            f"distillation={tuning.distillation.weight} had no effect: {name} computes its loss without "
+            "get_loss; call self.get_loss(y_pred, y, X=Xi, training=True) in its train_step_single, or "
+            "set distillation=0."
         )
     if len(net.history) and not tuning.fake.n_steps:
         raise ValueError(

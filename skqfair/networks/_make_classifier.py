@@ -172,8 +172,7 @@ def make_classifier(
 
     Notes
     -----
-    For a module that was trained without skorch, pass the instance and ``max_epochs=0``: it keeps its
-    weights, and is only quantized.
+    A module that was trained without skorch is a :class:`TorchClassifier`.
 
     Examples
     --------

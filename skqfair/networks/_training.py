@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from skorch.utils import TeeGenerator
@@ -141,6 +141,7 @@ class TensorTraining:
         :math:`c_i` is what sample i counts in the criterion's own mean: its class weight, 1 if there
         are none, 0 for an ignored class.
         """
+        y_true = self._targets(y_pred, y_true)
         if not (isinstance(X, dict) and "sample_weight" in X):
             return super().get_loss(y_pred, y_true, without_extras(X), training=training, **kwargs)
         losses = self._sample_losses(y_pred, y_true, X, training=training, **kwargs)
@@ -149,6 +150,7 @@ class TensorTraining:
     def _sample_losses(self, y_pred, y_true, X, training=False, **kwargs):
         """Return the loss of each sample of a batch that carries extras, shape (batch,)."""
         criterion, X = self.criterion_, without_extras(X)
+        y_true = self._targets(y_pred, y_true)
         reduction, criterion.reduction = criterion.reduction, "none"
         try:
             losses = super().get_loss(y_pred, y_true, X, training=training, **kwargs)
@@ -164,20 +166,30 @@ class TensorTraining:
             )
         return losses
 
+    def _targets(self, y_pred, y_true):
+        """Return targets as the criterion takes them: for one logit numbers in its dtype."""
+        return y_true.to(y_pred) if isinstance(self, NeuralNetBinaryClassifier) else y_true
+
     def _weighted_mean(self, losses, y_true, weight):
         """Return the mean as the criterion takes it, of weighted losses."""
         criterion, weight = self.criterion_, weight.to(losses)
         if criterion.reduction == "sum":
             return (weight * losses).sum()
+        share = self._shares(losses, y_true)
+        return (weight * losses).mean() if share is None else (weight * losses).sum() / share.sum()
+
+    def _shares(self, losses, y_true):
+        """Return what each sample counts in the criterion, shape (batch,); None where all count 1."""
+        criterion = self.criterion_
         if type(criterion) not in (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss):
-            return (weight * losses).mean()
+            return None
         if criterion.weight is None and criterion.ignore_index < 0:
-            return (weight * losses).mean()
+            return None
         y_true = y_true.to(losses.device)
         share = (y_true != criterion.ignore_index).to(losses)
         if criterion.weight is not None:
             share = share * criterion.weight[y_true.clamp(0, len(criterion.weight) - 1)]
-        return (weight * losses).sum() / share.sum()
+        return share
 
 
 def _has_own_train(module):
@@ -187,7 +199,7 @@ def _has_own_train(module):
 
 def without_extras(x):
     """Return the input of the module out of a batch's X."""
-    return x["X"] if isinstance(x, dict) and x.keys() & {"sample_weight", "group"} else x
+    return x["X"] if isinstance(x, dict) and x.keys() & {"sample_weight", "group", "teacher"} else x
 
 
 _EXTENDED = weakref.WeakKeyDictionary()

@@ -2,24 +2,37 @@
 
 import contextlib
 import copy
-import inspect
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from skqfair._copies import copies_of, copy_attributes
+from skqfair._losses import log_probabilities
 from skqfair._seeding import preserved, seeded
-from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
+from skqfair.exceptions import ModuleOutputError
 from skqfair.networks._batches import BatchLoader, TensorData
+from skqfair.networks._checks import (
+    check_criterion,
+    check_numbers,
+    check_one_logit,
+    check_outputs,
+    check_probabilities,
+    check_trained,
+    criterion_type,
+    type_name,
+)
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._training import prediction_view, tensor_training
 from skqfair.networks._validation_labels import with_positions
 
-__all__ = ["Network"]
+__all__ = ["SKORCH_CLASSIFIERS", "Network"]
+
+SKORCH_CLASSIFIERS = (NeuralNetClassifier, NeuralNetBinaryClassifier)
+"""The classes of nets that can be wrapped, with their subclasses."""
 
 _OVERRIDABLE = ("forward_iter", "evaluation_step", "infer", "get_dataset", "get_iterator")
 _PRODUCTS = 3_000_000  # multiplications of one block: its time is then a few times that of one row
@@ -31,31 +44,40 @@ class Network:
 
     Parameters
     ----------
-    estimator : NeuralNetClassifier, FrozenEstimator of a trained one, or None
+    estimator : skorch classifier, FrozenEstimator of a trained one, TorchClassifier, or None
         What the user passed; not changed.
+    X : array of shape (n, ...), optional
+        Samples, by which a TorchClassifier finds out what its module returns.
 
     Attributes
     ----------
-    net : NeuralNetClassifier
+    net : NeuralNetClassifier or NeuralNetBinaryClassifier
         The copy that is trained and kept.
     frozen : bool
         Whether it is trained already.
+    classes : ndarray or None
+        Labels of one that is.
     """
 
-    def __init__(self, estimator):
-        self.frozen = isinstance(estimator, FrozenEstimator)
+    def __init__(self, estimator, X=None):
+        self.frozen, self.classes = isinstance(estimator, FrozenEstimator), None
         inner = estimator.estimator if self.frozen else estimator
         inner = make_classifier() if inner is None else inner
-        if not isinstance(inner, NeuralNetClassifier):
+        foreign = hasattr(inner, "net_for")  # a TorchClassifier
+        if foreign:
+            self.frozen, (inner, self.classes) = True, inner.net_for(X)
+        if not isinstance(inner, SKORCH_CLASSIFIERS):
             raise TypeError(
-                "estimator must be a skorch.NeuralNetClassifier, a FrozenEstimator of a trained one, or "
-                f"None; got {_type_name(inner)}. Put preprocessing before it in a Pipeline, "
-                "and use make_classifier(module) to wrap a torch module."
+                "estimator must be a skorch.NeuralNetClassifier or NeuralNetBinaryClassifier, a "
+                f"FrozenEstimator of a trained one, a TorchClassifier, or None; got {type_name(inner)}. "
+                "Put preprocessing before it in a Pipeline; make_classifier(module) wraps a module that "
+                "is to be trained, TorchClassifier(module) one that is."
             )
-        _check_criterion(inner)
-        _check_numbers(inner)
-        if self.frozen:
-            _check_trained(inner)
+        check_criterion(inner)
+        check_numbers(inner)
+        if self.frozen and not foreign:
+            check_trained(inner)
+            self.classes = np.asarray(inner.classes_)
         if self.frozen:  # not by skorch's own pickling, which some modules refuse
             self.state = type(inner), copy_attributes(vars(inner), copies_of(inner.module_))
             self.module.eval()
@@ -80,8 +102,26 @@ class Network:
 
     @property
     def returns_logits(self):
-        """Whether the module returns logits rather than probabilities."""
-        return issubclass(_criterion_type(self.net), nn.CrossEntropyLoss)
+        """Whether :meth:`outputs` are logits rather than probabilities."""
+        return not issubclass(criterion_type(self.net), nn.NLLLoss)
+
+    @property
+    def has_one_logit(self):
+        """Whether the module returns the logit of the second of two classes, and no others."""
+        return isinstance(self.net, NeuralNetBinaryClassifier)
+
+    def class_logits(self, outputs):
+        """Return what a module returns as logits of all classes, differentiable."""
+        if self.has_one_logit:
+            return check_one_logit(outputs, self.module)
+        return outputs if self.returns_logits else outputs.clamp_min(_tiny(outputs)).log()
+
+    def logits(self, X, module=None, *, block=None):
+        """Return logits of arrays ``X`` in float64, shape (n, C)."""
+        if self.has_own_probabilities:
+            return log_probabilities(self.view(module or self.module).predict_proba(X))
+        outputs = self.outputs(X, module, block=block).double().numpy()
+        return outputs if self.returns_logits else log_probabilities(outputs)
 
     @property
     def module(self):
@@ -107,7 +147,7 @@ class Network:
                 module = getattr(probe.net, "module_", None)
                 if isinstance(module, nn.Module) and not list(module.parameters()):
                     raise ValueError(
-                        f"the module {_type_name(module)} has no parameters: there is nothing to train "
+                        f"the module {type_name(module)} has no parameters: there is nothing to train "
                         "or to quantize."
                     ) from error
                 return None
@@ -165,7 +205,7 @@ class Network:
         floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
         wide = floats and floats[0] == torch.float64
         dtype = np.dtype(np.float64 if wide else np.float32)
-        embeds = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in module.modules())
+        embeds = any("Embedding" in type(m).__name__ for m in module.modules())  # quantized ones too
         if embeds and X.dtype.kind in "iub":
             # the first layer decides: one that takes floats fails on integers
             with contextlib.suppress(Exception):
@@ -181,21 +221,23 @@ class Network:
         """
         if self.net._modules != ["module"]:
             raise ValueError(
-                f"{_type_name(self.net)} has the modules {self.net._modules}; only `module` would be "
+                f"{type_name(self.net)} has the modules {self.net._modules}; only `module` would be "
                 "quantized. Put them into one module."
             )
         if not trained and self.changes_when_training_begins:
             return
         try:
             outputs = self.outputs(X[: min(len(X), 8)])
+        except ModuleOutputError:
+            raise
         except Exception as error:
             raise ValueError(
-                f"the module {_type_name(self.module)} fails on X of shape {X.shape} and dtype "
+                f"the module {type_name(self.module)} fails on X of shape {X.shape} and dtype "
                 f"{X.dtype}: {error}"
             ) from error
-        _check_outputs(outputs, n_classes, self.returns_logits, _type_name(self.module))
+        check_outputs(outputs, n_classes, self)
         if self.has_own_probabilities:
-            _check_probabilities(self.view(self.module).predict_proba(X[:8]), n_classes, self.net)
+            check_probabilities(self.view(self.module).predict_proba(X[:8]), n_classes, self.net)
 
     @property
     def has_own_probabilities(self):
@@ -206,7 +248,8 @@ class Network:
     def outputs(self, X, module=None, *, block=None):
         """Return the outputs of the float module, or of ``module`` in its place, for arrays ``X``.
 
-        The batches have the net's own size; with ``block`` this one, the last filled up with copies.
+        One logit comes with 0 as that of the other class. The batches have the net's own size; with
+        ``block`` this one, the last filled up with copies.
         """
         parts = list(self.each_batch(X, module, block=block))
         for part in parts:
@@ -238,7 +281,7 @@ class Network:
         if X.ndim != 2:
             return None
         positions = X.shape[1] if X.dtype.kind in "iu" else 1  # ids share the weights
-        products = positions * sum(p.numel() for p in module.parameters())
+        products = positions * max(1, sum(p.numel() for p in module.parameters()))
         block = 2 ** int(np.clip(np.log2(_PRODUCTS / products), *_BLOCK_LOGS))
         block = min(block, self.batch_size(len(X)))
         among_others = self.outputs(X[np.arange(block) % len(X)], module, block=block)
@@ -256,7 +299,7 @@ class Network:
     def overrides(self, name):
         """Whether the net's class has a method ``name`` of its own."""
         method = getattr(type(self.net), name)
-        return all(method is not getattr(c, name) for c in (NeuralNetClassifier, TensorNetClassifier))
+        return all(method is not getattr(c, name) for c in (*SKORCH_CLASSIFIERS, TensorNetClassifier))
 
     @property
     def is_plain(self):
@@ -280,7 +323,7 @@ class Network:
         try:
             for batch in tensor.split(size):
                 with torch.no_grad():  # a copy of each batch, for modules that work in place
-                    output = _to_cpu(module(batch.to(device, copy=True)))
+                    output = self._columns(module(batch.to(device, copy=True)))
                 yield output
         finally:
             for m in modes:
@@ -291,101 +334,13 @@ class Network:
             view = self.view(module)
             if size != self.batch_size(len(X)):
                 view.iterator_valid__batch_size = size
-            return list(view.forward_iter(X))
+            return [self._columns(outputs) for outputs in view.forward_iter(X)]
+
+    def _columns(self, outputs):
+        if self.has_one_logit:
+            outputs = check_one_logit(outputs, self.module)
+        return outputs.cpu() if isinstance(outputs, torch.Tensor) else outputs
 
 
-def _to_cpu(output):
-    return output.cpu() if isinstance(output, torch.Tensor) else output
-
-
-def _type_name(obj):
-    return type(obj).__name__
-
-
-def _criterion_type(net):
-    return net.criterion if inspect.isclass(net.criterion) else type(net.criterion)
-
-
-def _check_criterion(net):
-    criterion = _criterion_type(net)
-    if not issubclass(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)):
-        name = getattr(criterion, "__name__", str(criterion))
-        raise ValueError(
-            f"criterion of the net must be torch.nn.CrossEntropyLoss (the module returns logits) or "
-            f"torch.nn.NLLLoss (it returns probabilities), got {name}; set "
-            "criterion=torch.nn.CrossEntropyLoss and let the module return one logit for each class."
-        )
-
-
-def _check_numbers(net):
-    """Raise for a device that is not there, and for sizes of batches and numbers of epochs below 1."""
-    try:
-        torch.empty(0, device=net.device or "cpu")
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(
-            f"device={net.device!r} of the net cannot be used here ({str(error).splitlines()[0][:80]}); "
-            "set device='cpu'."
-        ) from error
-    limits = {"batch_size": 1, "max_epochs": 0}
-    for name, least in limits.items():
-        value = getattr(net, name)
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or not (value >= least or (name == "batch_size" and value == -1)):
-            allowed = ", or -1 for all samples" if name == "batch_size" else ""
-            raise ValueError(f"{name} of the net must be an integer >= {least}{allowed}; got {value!r}.")
-
-
-def _check_trained(net):
-    if not getattr(net, "initialized_", False) or not len(net.history or ()):
-        raise UntrainedNetworkError(
-            "the net inside FrozenEstimator has never been trained (its history is empty); train it "
-            "first with net.fit(X, y), or pass the net itself to have it trained here. Weights read "
-            "with load_params need their history and classes too: "
-            "net.load_params(f_params=..., f_history=...) on a net made with classes=[...]. A module "
-            "trained without skorch: make_classifier(module, max_epochs=0), not frozen."
-        )
-
-
-def _check_probabilities(probabilities, n_classes, net):
-    values = np.asarray(probabilities, dtype=np.float64)
-    fits = values.ndim == 2 and values.shape[1] == n_classes and (values >= 0).all()
-    if not (fits and np.allclose(values.sum(1), 1, atol=1e-3)):
-        raise ModuleOutputError(
-            f"predict_proba of {_type_name(net)} (predict_nonlinearity={net.predict_nonlinearity!r}) "
-            f"does not return probabilities of shape (n, {n_classes}) whose rows sum to 1; leave "
-            "predict_nonlinearity='auto', or correct the method."
-        )
-
-
-def _check_outputs(outputs, n_classes, logits, name):
-    if not isinstance(outputs, torch.Tensor):
-        raise ModuleOutputError(
-            f"the module {name} returns a {_type_name(outputs)}; it must return one tensor of shape "
-            "(n, n_classes). Return only the logits from forward."
-        )
-    if outputs.ndim != 2 or outputs.shape[1] != n_classes:
-        raise ModuleOutputError(
-            f"the module {name} returns shape {tuple(outputs.shape)} for {len(outputs)} samples, but y "
-            f"has {n_classes} classes: shape (n, {n_classes}) is needed. Give its last layer "
-            f"{n_classes} outputs."
-        )
-    outputs = outputs.double()
-    if not torch.isfinite(outputs).all():
-        return  # for the training to say
-    sums_to_one = torch.allclose(outputs.sum(1), torch.ones(len(outputs)).double(), atol=1e-3)
-    probabilities = bool((outputs >= 0).all()) and sums_to_one
-    if logits and probabilities:
-        raise ModuleOutputError(
-            f"the module {name} returns probabilities, but the criterion CrossEntropyLoss takes logits; "
-            "remove the softmax from the module, or use criterion=torch.nn.NLLLoss."
-        )
-    if not logits and not probabilities:
-        what = "logits"
-        if bool((outputs <= 0).all()) and torch.allclose(
-            outputs.exp().sum(1), torch.ones(len(outputs)).double(), atol=1e-3
-        ):
-            what = "log-probabilities"
-        raise ModuleOutputError(
-            f"the module {name} returns {what}, but with the criterion NLLLoss skorch takes "
-            "probabilities; use criterion=torch.nn.CrossEntropyLoss, or end the module in a softmax."
-        )
+def _tiny(outputs):
+    return torch.finfo(outputs.dtype).tiny

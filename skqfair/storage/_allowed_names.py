@@ -18,7 +18,8 @@ PUBLIC_NAMES = {  # of the package's own classes, wherever their files are
     *("skqfair.FairQATClassifier", "skqfair.PrunedClassifier", "skqfair.QuantizationDiagnostics"),
     *("skqfair.QuantizedClassifier", "skqfair.diagnostics.Version", "skqfair.networks.BatchLoader"),
     *("skqfair.networks.ConvNet", "skqfair.networks.MLP", "skqfair.networks.ResidualBlock"),
-    "skqfair.networks.ImageAugmentation",
+    *("skqfair.networks.ImageAugmentation", "skqfair.networks.TorchClassifier"),
+    *("skqfair.networks.BothProbabilities", "skqfair.FairOffsetClassifier"),
     *("skqfair.networks.TensorNetClassifier", "skqfair.quantization.ActivationQuantizer"),
     *("skqfair.networks.TensorData", "skqfair.quantization.QuantizedTensor"),
 }
@@ -27,6 +28,7 @@ _CLASSES = PUBLIC_NAMES | {
     *(f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "dict", "tuple", "set")),
     *(f"sklearn.utils._metadata_requests.{name}Request" for name in ("Metadata", "MethodMetadata")),
     *("sklearn.frozen._frozen.FrozenEstimator", "skorch.classifier.NeuralNetClassifier"),
+    "skorch.classifier.NeuralNetBinaryClassifier",
     *("skorch.dataset.Dataset", "skorch.dataset.ValidSplit", "torch.utils.data.dataloader.DataLoader"),
     *(f"skorch.callbacks.logging.{name}" for name in ("EpochTimer", "PrintLog", "ProgressBar")),
     *(f"skorch.callbacks.scoring.{name}Scoring" for name in ("Batch", "Epoch", "Passthrough")),

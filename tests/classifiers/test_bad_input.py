@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from skqfair import QuantizedClassifier
@@ -172,7 +172,7 @@ def test_outputs_are_checked_before_the_time_is_spent(problem, monkeypatch):
         QuantizedClassifier(net, random_state=0).fit(X, y)
 
 
-@pytest.mark.parametrize("estimator", [LogisticRegression(), MLP, NeuralNetBinaryClassifier(MLP), "net"])
+@pytest.mark.parametrize("estimator", [LogisticRegression(), MLP, NeuralNetRegressor(MLP), "net"])
 def test_estimators_that_are_no_skorch_classifier(problem, estimator):
     X, y, _ = problem
     with pytest.raises(

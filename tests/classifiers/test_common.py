@@ -1,9 +1,10 @@
 """scikit-learn's own checks. The list of expected failures may only shrink."""
 
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skqfair import FairQATClassifier, PrunedClassifier, QuantizedClassifier
+from skqfair import FairOffsetClassifier, FairQATClassifier, PrunedClassifier, QuantizedClassifier
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -22,9 +23,11 @@ EXPECTED_FAILURES = {
         ),
         PrunedClassifier(),
         PrunedClassifier(scope="layer", finetune_epochs=2),
+        FairOffsetClassifier(LogisticRegression(), cv=2),
     ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings("ignore::skqfair.exceptions.LimitedOffsetsWarning")
 def test_scikit_learn(estimator, check):
     check(estimator)

@@ -199,12 +199,12 @@ def test_a_missing_extra_is_named():
         assert "pip install 'skqfair[onnx]'" in in_a_process(code, module).stdout
 
 
-def foreign():
-    """A valid model that something else wrote."""
+def without_metadata():
+    """A valid model that this package wrote, cut off before its metadata."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 5]) for name in "XY"]
     graph = helper.make_graph([helper.make_node("Relu", ["X"], ["Y"])], "g", ends[:1], ends[1:])
-    opsets = [helper.make_opsetid("", 21)]
-    return helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+    options = {"opset_imports": [helper.make_opsetid("", 21)], "producer_name": "skqfair"}
+    return helper.make_model(graph, ir_version=10, **options).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def foreign():
         (b"", "truncated or no ONNX model"),
         (np.random.default_rng(0).bytes(5000), "truncated or no ONNX model"),
         (b"<html>not found</html>", "truncated or no ONNX model"),
-        (foreign(), "no metadata of skqfair; write it with skqfair.export.to_onnx"),
+        (without_metadata(), "no metadata of skqfair; write it with skqfair.export.to_onnx"),
     ],
-    ids=["empty", "random", "page", "foreign"],
+    ids=["empty", "random", "page", "cut off"],
 )
 def test_files_that_are_no_export(content, message, tmp_path):
     path = tmp_path / "model.onnx"

@@ -5,12 +5,13 @@ import pytest
 import torch
 from exports import codes
 from nets import WithSoftmax, skorch_net
+from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skqfair import FairQATClassifier, PrunedClassifier, QuantizedClassifier
+from skqfair import FairOffsetClassifier, FairQATClassifier, PrunedClassifier, QuantizedClassifier
 from skqfair.exceptions import ExportError
-from skqfair.export import OnnxClassifier, to_onnx
+from skqfair.export import OnnxClassifier, parity_report, to_onnx
 from skqfair.networks import MLP, make_classifier
 
 SMALL = {"module__hidden_sizes": (8,), "max_epochs": 2, "lr": 0.02}
@@ -141,3 +142,28 @@ def test_the_file_follows_the_quantized_module(problem, tmp_path):
         next(classifier.estimator_.module_.parameters()).zero_()
     deployed = OnnxClassifier(to_onnx(classifier, tmp_path / "model.onnx"))
     np.testing.assert_allclose(deployed.decision_function(X), classifier.decision_function(X), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::skqfair.exceptions.LimitedOffsetsWarning")
+@pytest.mark.parametrize("options", [{"weight_bits": 3}, {"activation_bits": 8}])
+def test_offsets_are_in_the_file(options, problem, tmp_path):
+    X, y, groups = problem
+    net = QuantizedClassifier(make_classifier(**SMALL), random_state=0, **options)
+    clf = FairOffsetClassifier(net, max_accuracy_drop=0.2, cv=2, random_state=0).fit(X, y)
+    assert clf.strength_ > 0
+    deployed = OnnxClassifier(to_onnx(clf, tmp_path / "model.onnx"))
+    difference = np.abs(deployed.decision_function(X) - clf.decision_function(X))
+    assert np.median(difference) < 1e-4  # onnxruntime rounds biases to integers
+    report = parity_report(clf, deployed, X, y, sensitive_features=groups)
+    assert report.attrs["fvo"] == report.attrs["fvo_onnx"]
+    without = OnnxClassifier(to_onnx(clf.estimator_, tmp_path / "without.onnx"))
+    shift = deployed.decision_function(X) - without.decision_function(X)
+    np.testing.assert_allclose(np.median(shift, 0), clf.offsets_, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::skqfair.exceptions.LimitedOffsetsWarning")
+def test_offsets_in_no_network_are_refused(problem, tmp_path):
+    X, y, _ = problem
+    clf = FairOffsetClassifier(LogisticRegression(), cv=2, random_state=0).fit(X, y)
+    with pytest.raises(TypeError, match="around a LogisticRegression, whose offsets are in no network"):
+        to_onnx(clf, tmp_path / "model.onnx")

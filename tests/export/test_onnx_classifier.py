@@ -60,7 +60,13 @@ def test_parameters(deployed, simple, simple_path, integer, integer_path):
     X = rows(seed=1)
     deployed.predict(X)
     deployed.set_params(path=integer_path, batch_size=7, n_threads=1)
-    assert deployed.get_params() == {"path": integer_path, "batch_size": 7, "n_threads": 1}
+    assert deployed.get_params() == {
+        "path": integer_path,
+        "classes": None,
+        "output": None,
+        "batch_size": 7,
+        "n_threads": 1,
+    }
     assert deployed.metadata_.activation_bits == {"0": 8, "2": 8}
     assert deployed._model.session.get_session_options().intra_op_num_threads == 1
     assert np.abs(deployed.decision_function(X) - integer.decision_function(X)).max() < 0.01

@@ -31,7 +31,11 @@ def test_report_equals_metric_frame(weights):
     pd.testing.assert_series_equal(report["accuracy"], frame.by_group, check_names=False)
     assert report.index.names == ["race", "sex"]
     assert report["count"].sum() == 500
-    assert list(report) == ["count", "accuracy", "accuracy_low", "accuracy_high"]
+    assert list(report)[:4] == ["count", "accuracy", "accuracy_low", "accuracy_high"]
+    assert report["fvo"].unique() == [report.attrs["fvo"]]
+    assert tuple(report[["fvo_low", "fvo_high"]].iloc[0]) == report.attrs["fvo_interval"]
+    assert report["fvo_chance"].iloc[0] == report.attrs["fvo_chance"].quantile
+    assert report["equal_accuracy_p"].iloc[0] == report.attrs["equal_accuracy_p"]
     assert report.attrs["fvo"] == fairness_violation_observed(
         Y, P, sensitive_features=FRAME, sample_weight=weights
     )

@@ -61,3 +61,21 @@ def test_pickle_and_repr():
     refit = pickle.loads(pickle.dumps(smallest_within(accuracy_drop=0.01)))
     assert refit(RESULTS) == 2
     assert repr(refit) == "smallest_within(accuracy_drop=0.01, fvo=None)"
+
+
+def test_limits_on_any_scores_by_name():
+    results = {
+        "mean_test_accuracy": np.array([0.9, 0.9, 0.9]),
+        "mean_test_worst": np.array([0.8, 0.7, np.nan]),
+        "mean_test_neg_log_loss": np.array([-0.3, -0.2, -0.1]),
+        "mean_test_size": np.array([-30.0, -20.0, -10.0]),
+    }
+    assert smallest_within(at_least={"neg_log_loss": -0.35})(results) == 2
+    assert smallest_within(at_least={"worst": 0.75})(results) == 0
+    assert smallest_within(at_least={"worst": 0.6, "neg_log_loss": -0.25})(results) == 1
+    with pytest.warns(NoModelWithinLimitsWarning, match=r"candidate 0 .* its worst 0\.8"):
+        assert smallest_within(at_least={"worst": 0.95})(results) == 0
+    with pytest.raises(ValueError, match="needs a scorer named 'absent'"):
+        smallest_within(at_least={"absent": 0})(results)
+    with pytest.raises(ValueError, match="at_least must hold numbers, got 'high'"):
+        smallest_within(at_least={"worst": "high"})

@@ -1,0 +1,7 @@
+"""The command line: ``python -m skqfair``."""
+
+import sys
+
+from skqfair.audit import main
+
+sys.exit(main())

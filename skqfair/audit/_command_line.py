@@ -1,0 +1,170 @@
+"""``skqfair audit``: from a table of predictions to verdicts, documents and an exit status."""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from skqfair._optional import import_extra
+from skqfair.audit._audit import CompressionAudit
+from skqfair.audit._gate import LIMITS
+from skqfair.exceptions import AuditFailure
+
+__all__ = ["main"]
+
+_WITHIN, _BEYOND, _BAD_INPUT = 0, 1, 2
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, default=None
+        Arguments; None takes those of the process.
+
+    Returns
+    -------
+    int
+        0 within the limits (or without any), 1 beyond one, 2 for bad input.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said why
+        return _BAD_INPUT if stop.code else _WITHIN
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = _Said()
+        try:
+            return _audit(options)
+        except AuditFailure as failure:
+            print(f"beyond the limits:\n{failure}", file=sys.stderr)
+            return _BEYOND
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            print(f"skqfair audit: {error}", file=sys.stderr)
+            return _BAD_INPUT
+
+
+class _Said:
+    """Prints each warning once, on a line."""
+
+    def __init__(self):
+        self.said = set()
+
+    def __call__(self, message, *_, **__):
+        if str(message) not in self.said:
+            self.said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+
+def _parser():
+    parser = argparse.ArgumentParser("skqfair", description="Fairness of compressed classifiers.")
+    commands = parser.add_subparsers(required=True, metavar="audit")
+    audit = commands.add_parser(
+        "audit",
+        help="compare compressed models with a reference, by group",
+        description="Compare compressed models with a reference, by group. Exit status: 0 within the "
+        "limits of --require, 1 beyond one, 2 for bad input.",
+    )
+    add = audit.add_argument
+    add("table", metavar="FILE", help="a CSV or Parquet file, a row for each sample")
+    add("--y-true", required=True, metavar="COLUMN", help="true labels")
+    add("--reference", required=True, metavar="COLUMN", help="predictions of the reference")
+    add("--compressed", required=True, nargs="+", metavar="COLUMN", help="of the compressed models")
+    add("--groups", required=True, nargs="+", metavar="COLUMN", help="several mean intersections")
+    add("--metrics", nargs="+", metavar="NAME", help="beside accuracy; default: those that fit")
+    add("--sample-weight", metavar="COLUMN", help="weights of the samples")
+    add("--pos-label", metavar="LABEL", help="the label that rates count; default: the second of two")
+    add("--confidence", type=float, default=0.95, help="of all intervals (%(default)s)")
+    add("--html", metavar="PATH", help="write a self-contained page")
+    add("--json", metavar="PATH", help="write everything as JSON")
+    add("--require", nargs="+", default=[], metavar="LIMIT=NUMBER", help=", ".join(LIMITS))
+    add("--on", choices=["estimate", "upper"], default="estimate", help="what must be within a limit")
+    return parser
+
+
+def _audit(options):
+    limits = dict(map(_limit, options.require))
+    columns = {
+        "--y-true": [options.y_true],
+        "--reference": [options.reference],
+        "--compressed": options.compressed,
+        "--groups": options.groups,
+        "--sample-weight": [options.sample_weight] if options.sample_weight else [],
+    }
+    table = _read(Path(options.table), columns)
+    models = [options.reference, *options.compressed]
+    if len(set(models)) < len(models):
+        raise ValueError(f"--reference and --compressed name a column twice: {models}.")
+    y_true = table[options.y_true]
+    audit = CompressionAudit.from_predictions(
+        y_true,
+        {name: table[name] for name in models},
+        sensitive_features=table[options.groups],
+        reference=options.reference,
+        metrics=options.metrics,
+        sample_weight=table[options.sample_weight] if options.sample_weight else None,
+        pos_label=_label(options.pos_label, y_true),
+        confidence=options.confidence,
+    )
+    print("\n".join(audit.verdicts))
+    if options.html:
+        audit.to_html(options.html)
+    if options.json:
+        audit.to_json(options.json)
+    if limits:
+        audit.require(**limits, on=options.on)
+    return _WITHIN
+
+
+def _limit(text):
+    name, _, value = text.partition("=")
+    try:
+        if name not in LIMITS:
+            raise ValueError
+        return name, float(value)
+    except ValueError:
+        raise ValueError(
+            f"--require takes LIMIT=NUMBER with LIMIT one of {', '.join(LIMITS)}; got {text!r}."
+        ) from None
+
+
+def _label(text, y_true):
+    """Return the label of y_true that a text stands for."""
+    if text is None:
+        return None
+    labels = pd.unique(y_true)
+    found = [label for label in labels if str(label) == text]
+    if not found:
+        raise ValueError(f"--pos-label {text!r} is no label of y_true: it has {list(labels[:10])}.")
+    return found[0]
+
+
+def _read(path, columns):
+    """Read the columns that are named, each of which must be there and have no missing value."""
+    if not path.is_file():
+        raise ValueError(f"FILE {str(path)!r} does not exist, or is no file.")
+    parquet = path.suffix.lower() in (".parquet", ".pq")
+    if parquet:
+        there = import_extra("pyarrow.parquet", "parquet").read_schema(path).names
+    else:
+        there = list(pd.read_csv(path, nrows=0).columns)
+    for option, names in columns.items():
+        absent = [name for name in names if name not in there]
+        if absent:
+            raise ValueError(f"{option}: {path.name} has no column {absent}; it has {there}.")
+    wanted = list(dict.fromkeys(name for names in columns.values() for name in names))
+    table = pd.read_parquet(path, columns=wanted) if parquet else pd.read_csv(path, usecols=wanted)
+    table = table.reset_index(drop=True)
+    if not len(table):
+        raise ValueError(f"{path.name} has no row.")
+    for option, names in columns.items():
+        for name in names:
+            if missing := int(table[name].isna().sum()):
+                raise ValueError(
+                    f"{option}: {missing} of {len(table)} values of {name!r} are missing; drop these "
+                    "rows, or give missing groups a name."
+                )
+    return table

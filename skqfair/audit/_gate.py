@@ -1,0 +1,61 @@
+"""Limits that compressed models must keep: the gate of a continuous integration."""
+
+import numbers
+
+import numpy as np
+import pandas as pd
+
+from skqfair.exceptions import AuditFailure
+
+__all__ = ["LIMITS", "check_limits"]
+
+LIMITS = {  # limit -> column of models, its sign
+    "max_fvo": ("fvo", 1),
+    "max_excess_gap": ("excess_accuracy_gap", 1),
+    "max_accuracy_drop": ("accuracy_change", -1),
+    "max_flip_rate": ("flip_rate", 1),
+}
+
+
+def check_limits(models, reference, limits, on):
+    """Return figures beside limits, or raise an AuditFailure; see CompressionAudit.require."""
+    if on not in ("estimate", "upper"):
+        raise ValueError(f"on must be 'estimate' or 'upper', got {on!r}.")
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    if not limits:
+        raise ValueError(f"require needs at least one limit: {', '.join(LIMITS)}.")
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not limit >= 0:
+            raise ValueError(f"{name} must be a number >= 0, got {limit!r}.")
+    compressed = models.drop(index=reference)
+    if compressed.empty:
+        raise ValueError(
+            f"there is no compressed model beside the reference {reference!r} to require it of."
+        )
+    rows = [
+        {"model": model, "limit": name, "allowed": limit, **_figure(row, name)}
+        for model, row in compressed.iterrows()
+        for name, limit in limits.items()
+    ]
+    table = pd.DataFrame(rows)
+    decisive = table["high" if on == "upper" else "figure"]
+    table["kept"] = decisive.to_numpy() <= table["allowed"] + 1e-12
+    failed = table[~table["kept"]].drop(columns="kept").to_dict("records")
+    if failed:
+        raise AuditFailure("\n".join(_sentence(row, on) for row in failed), failed)
+    return table
+
+
+def _figure(row, limit):
+    column, sign = LIMITS[limit]
+    bounds = np.sort([sign * row[f"{column}_low"], sign * row[f"{column}_high"]])
+    return {"figure": sign * float(row[column]), "low": float(bounds[0]), "high": float(bounds[1])}
+
+
+def _sentence(row, on):
+    which = "its interval ends" if on == "upper" else "it is"
+    value = row["high"] if on == "upper" else row["figure"]
+    return (
+        f"{row['model']}: {row['limit']}={row['allowed']:g} is exceeded, {which} {value:.4f} "
+        f"({row['figure']:.4f}, interval {row['low']:.4f} to {row['high']:.4f})."
+    )
