@@ -16,6 +16,7 @@ __all__ = ["InputMoments", "as_matrices", "from_matrices", "watch_inputs"]
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _VALUES = 2**23  # of patches at a time
+_PLACES = 256  # of an image that patches are taken from: they are much alike
 
 
 class InputMoments:
@@ -27,7 +28,7 @@ class InputMoments:
     Attributes
     ----------
     count : int
-        Rows seen.
+        Rows seen: of images, patches from up to 256 places drawn once.
     total : tensor of float64, shape (B, columns)
         Their sum.
     products : tensor of float64, shape (B, columns, columns)
@@ -40,7 +41,7 @@ class InputMoments:
     def update(self, rows: torch.Tensor) -> None:
         """Take in rows of shape (B, n, columns)."""
         self.count += rows.shape[1]
-        total = rows.sum(1, dtype=torch.float64)
+        total = rows.sum(1).double()
         self.total = total if self.total is None else self.total.add_(total)
         if self._wanted:
             products = (rows.transpose(1, 2) @ rows).double()
@@ -146,7 +147,7 @@ def _attention_part(i):
 
 
 def _attention_outputs(child, args, kwargs):
-    """What the output projection gets: the output of attention whose projection is the identity."""
+    """Give what the output projection gets: the output of attention that projects by the identity."""
     alone = deep_copy(child)
     alone._forward_pre_hooks.clear()
     alone._forward_hooks.clear()
@@ -192,8 +193,7 @@ def _transposed_patches(child, args, kwargs):
 
 def _samples(values, child):
     """Return how many samples' patches fit a budget."""
-    places = values[0, 0].numel() * (math.prod(child.stride) if isinstance(child, _CONV_TRANSPOSE) else 1)
-    return max(1, _VALUES // max(1, places * values.shape[1] * math.prod(child.kernel_size)))
+    return max(1, _VALUES // (_PLACES * values.shape[1] * math.prod(child.kernel_size)))
 
 
 def _windows(padded, child, strides):
@@ -203,10 +203,15 @@ def _windows(padded, child, strides):
         zip(child.kernel_size, child.dilation, strides, strict=True), start=2
     ):
         padded = padded.unfold(d, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    n, channels = padded.shape[:2]
-    rows = padded.reshape(n, child.groups, channels // child.groups, *padded.shape[2:])
-    order = [1, 0, *range(3, 3 + sides), 2, *range(3 + sides, 3 + 2 * sides)]
-    return rows.permute(order).flatten(1 + 1 + sides).flatten(1, -2)
+    sizes = padded.shape[2 : 2 + sides]
+    places = torch.arange(math.prod(sizes))
+    if len(places) > _PLACES:
+        places = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:_PLACES]
+    index = [i.to(padded.device) for i in torch.unravel_index(places, sizes)]
+    patches = padded[(slice(None), slice(None), *index)]
+    n, channels = patches.shape[:2]
+    patches = patches.reshape(n, child.groups, channels // child.groups, len(places), -1)
+    return patches.permute(1, 0, 3, 2, 4).reshape(child.groups, n * len(places), -1)
 
 
 def _owner(module, name):
@@ -264,5 +269,3 @@ def from_matrices(module: nn.Module, name: str, matrices: torch.Tensor) -> torch
         return matrices.reshape(shape)
     values = matrices.reshape(*matrices.shape[:2], -1, *shape[2:]).transpose(1, 2).reshape(shape)
     return values.flip(list(range(2, len(shape))))
-
-

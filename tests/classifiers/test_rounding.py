@@ -1,0 +1,77 @@
+"""Rounding rules of QuantizedClassifier."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+
+from skqfair import QuantizedClassifier
+from skqfair.networks import ConvNet, make_classifier
+from skqfair.quantization import compensate_rounding
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X.reshape(-1, 1, 8, 8).astype(np.float32) / 16, y
+
+
+@pytest.fixture(scope="module")
+def net(digits):
+    X, y = digits
+    torch.manual_seed(0)
+    net = make_classifier(ConvNet, module__widths=(8, 16), max_epochs=15, lr=0.02)
+    net.set_params(module__in_channels=1, module__n_classes=10)
+    return net.fit(X[:1000], y[:1000])
+
+
+def fitted(net, digits, **options):
+    X, y = digits
+    clf = QuantizedClassifier(FrozenEstimator(net), weight_bits=3, random_state=0, **options)
+    return clf.fit(X[:1000], y[:1000], sensitive_features=y[:1000] % 2)
+
+
+def test_fewer_predictions_change(net, digits):
+    X, _ = digits
+    nearest, gptq = fitted(net, digits), fitted(net, digits, rounding="gptq")
+    before = nearest.float_classifier_.predict(X[1000:])
+    changed = [np.mean(clf.predict(X[1000:]) != before) for clf in (nearest, gptq)]
+    assert changed[1] < changed[0], changed
+    assert gptq.model_size_ == nearest.model_size_
+    for name, weight in gptq.quantized_weights_.items():
+        assert torch.equal(dict(gptq.module_.named_parameters())[name], weight.dequantize())
+
+
+def test_is_repeatable_and_known_to_clone(net, digits):
+    X, _ = digits
+    clf = fitted(net, digits, rounding="gptq", bias_correction=True, recalibrate_batchnorm=True)
+    again = clone(clf).fit(X[:1000], digits[1][:1000], sensitive_features=digits[1][:1000] % 2)
+    assert np.array_equal(again.decision_function(X), clf.decision_function(X))
+
+
+@pytest.mark.parametrize("groups", ["balanced", "proportional"])
+def test_whose_samples_calibrate(net, digits, groups, monkeypatch):
+    X, y = digits
+    rare = np.where(np.arange(1000) < 50, "few", "many")
+    seen = []
+
+    def spy(quantized, original, run, **options):
+        seen.append(run.__closure__)
+        return compensate_rounding(quantized, original, run, **options)
+
+    monkeypatch.setattr("skqfair.classifiers._quantized.compensate_rounding", spy)
+    clf = QuantizedClassifier(
+        FrozenEstimator(net),
+        rounding="gptq",
+        calibration_groups=groups,
+        calibration_size=400,
+        random_state=0,
+    ).fit(X[:1000], y[:1000], sensitive_features=rare)
+    samples = next(c.cell_contents for c in seen[0] if isinstance(c.cell_contents, np.ndarray))
+    few = {row.tobytes() for row in X[:50]}
+    of_few = np.mean([row.tobytes() in few for row in samples])
+    assert len(samples) == 400
+    assert clf.calibration_groups == groups
+    assert of_few > 0.4 if groups == "balanced" else of_few < 0.2

@@ -1,0 +1,164 @@
+"""Rounding by what layers get: order of layers, activations, biases, what cannot be served."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skqfair.exceptions import NearestRoundingWarning
+from skqfair.quantization import QuantizationScheme, compensate_rounding, convert, observe_activations
+from skqfair.quantization._gptq import round_with_feedback
+
+
+@pytest.fixture
+def problem():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+    return module.eval(), torch.randn(400, 3) @ torch.randn(3, 8) + 0.5
+
+
+def quantized_by(module, X, rounding="gptq", bias_correction=False, scheme=None, statistics=None):
+    converted = convert(module, scheme or QuantizationScheme(3), statistics)
+    return compensate_rounding(
+        converted,
+        module,
+        lambda m: [m(part) for part in X.split(100)],
+        rounding=rounding,
+        bias_correction=bias_correction,
+    )
+
+
+def test_layers_get_inputs_of_quantized_ones(problem):
+    module, X = problem
+    done = quantized_by(module, X)
+    hidden = X
+    for place in (0, 2, 4):
+        nearest = convert(module, QuantizationScheme(3)).weights[f"{place}.weight"]
+        products = hidden.double().T @ hidden.double()
+        moved = round_with_feedback(
+            module[place].weight.detach()[None], nearest.scale, torch.tensor(3), products[None]
+        )[0]
+        codes = (moved / nearest.scale).round().clamp(-3, 3)
+        found = done.weights[f"{place}.weight"]
+        assert (found.codes != codes).float().mean() < 0.01  # products are summed in float32
+        assert torch.equal(found.scale, nearest.scale)
+        with torch.no_grad():
+            hidden = done.module[: place + 2](X)
+
+
+def test_weights_in_the_module_are_those_of_the_codes(problem):
+    module, X = problem
+    before = copy.deepcopy(module.state_dict())
+    done = quantized_by(module, X, bias_correction=True)
+    for name, weight in done.weights.items():
+        assert torch.equal(dict(done.module.named_parameters())[name], weight.dequantize())
+    for name, values in module.state_dict().items():
+        assert torch.equal(values, before[name])
+
+
+def test_outputs_are_nearer(problem):
+    module, X = problem
+    with torch.no_grad():
+        target = module(X)
+        error = {
+            rounding: float((quantized_by(module, X, rounding).module(X) - target).square().mean())
+            for rounding in ("nearest", "gptq")
+        }
+    assert error["gptq"] < error["nearest"] / 2
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_bias_correction_gives_each_layer_its_mean(problem, rounding):
+    module, X = problem
+    done = quantized_by(module, X, rounding, bias_correction=True)
+    plain = quantized_by(module, X, rounding)
+    with torch.no_grad():
+        for place in (1, 3, 5):  # linear outputs
+            mean = module[:place](X).mean(0)
+            torch.testing.assert_close(done.module[:place](X).mean(0), mean, rtol=1e-4, atol=1e-4)
+            assert not torch.allclose(plain.module[:place](X).mean(0), mean, rtol=1e-3, atol=1e-3)
+
+
+def test_activation_quantizers_are_in_place(problem):
+    module, X = problem
+    with observe_activations(module) as statistics:
+        module(X)
+    scheme = QuantizationScheme(3, activation_bits=3)
+    done = quantized_by(module, X, "nearest", True, scheme, statistics)
+    with torch.no_grad():
+        torch.testing.assert_close(done.module(X).mean(0), module(X).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_bits_by_channel_and_layers_in_float(problem):
+    module, X = problem
+    scheme = QuantizationScheme(4, layer_bits={"0": None, "2": [2, 3, 8] * 4})
+    done = quantized_by(module, X, scheme=scheme)
+    assert set(done.weights) == {"2.weight", "4.weight"}
+    limits = 2 ** (np.array([2, 3, 8] * 4) - 1) - 1
+    assert (done.weights["2.weight"].codes.abs().amax(1).numpy() <= limits).all()
+    assert torch.equal(done.module[0].weight, module[0].weight)
+
+
+def test_shared_layers_see_all_their_calls():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.out(self.layer(self.layer(x).relu()).relu())
+
+    torch.manual_seed(0)
+    module, X = Twice().eval(), torch.randn(300, 6)
+    with torch.no_grad():
+        target = module(X)
+        near = (quantized_by(module, X, "nearest").module(X) - target).square().mean()
+        fed = (quantized_by(module, X).module(X) - target).square().mean()
+    assert fed < near
+
+
+def test_what_is_not_served_is_named_once():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.rnn = nn.Embedding(9, 4), nn.LSTM(4, 5, batch_first=True)
+            self.unused, self.out = nn.Linear(5, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.out(self.rnn(self.rows(x))[0][:, -1])
+
+    torch.manual_seed(0)
+    module, X = Net().eval(), torch.randint(0, 9, (50, 6))
+    nearest = convert(module, QuantizationScheme(3)).weights
+    with pytest.warns(NearestRoundingWarning, match="rnn.weight_ih_l0.*unused.weight") as caught:
+        done = quantized_by(module, X)
+    assert len(caught) == 1
+    assert "rows" not in str(caught[0].message)
+    assert torch.equal(done.weights["unused.weight"].codes, nearest["unused.weight"].codes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantized_by(module, X, "nearest", True)
+
+
+def test_encoder_with_its_fast_path():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    module, X = nn.TransformerEncoder(layer, 2).eval(), torch.randn(64, 5, 8)
+    with torch.no_grad():
+        target = module(X)
+        near = (quantized_by(module, X, "nearest").module(X) - target).square().mean()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # every weight is served
+            fed = (quantized_by(module, X).module(X) - target).square().mean()
+    assert fed < near
+
+
+def test_bad_input(problem):
+    module, X = problem
+    with pytest.raises(ValueError, match="rounding must be one of 'nearest', 'gptq'; got 'up'"):
+        quantized_by(module, X, "up")
+    with pytest.raises(ValueError, match=r"inputs of 0\.weight on the calibration samples are"):
+        quantized_by(module, torch.full_like(X, torch.inf))
