@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from skqfair._copies import deep_copy
 from skqfair.quantization._affine import widened
+from skqfair.quantization._recurrent_inputs import cell_readers, recurrent_readers
 
 __all__ = ["InputMoments", "as_matrices", "from_matrices", "watch_inputs"]
 
@@ -59,8 +60,8 @@ def watch_inputs(
     module : torch.nn.Module
         Float or quantized; hooks are attached and removed again.
     names : list of str
-        Weights by name. Those of Linear, Conv, ConvTranspose and MultiheadAttention modules have
-        inputs that can be seen.
+        Weights by name. Those of Linear, Conv, ConvTranspose, recurrent and MultiheadAttention
+        modules have inputs that can be seen.
     products : bool, default=True
         Whether products are added up, or sums only.
 
@@ -115,6 +116,10 @@ def _readers(child):
         return [(child.weight, _patches)]
     if isinstance(child, _CONV_TRANSPOSE):
         return [(child.weight, _transposed_patches)]
+    if isinstance(child, nn.RNNBase):
+        return recurrent_readers(child)
+    if isinstance(child, nn.RNNCellBase):
+        return cell_readers(child)
     return []
 
 
