@@ -152,8 +152,8 @@ def _warn_of_nearest(module, names):
     if left:
         warnings.warn(
             f"rounded to nearest, for their inputs cannot be seen or did not come: {', '.join(left)}. "
-            "Error feedback is for Linear, Conv, ConvTranspose, recurrent and attention modules that are "
-            "called on the calibration samples.",
+            "Error feedback is for Linear, Conv, ConvTranspose, recurrent and attention modules that "
+            "are called on the calibration samples.",
             NearestRoundingWarning,
             stacklevel=4,
         )
