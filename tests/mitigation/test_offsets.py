@@ -87,7 +87,7 @@ def test_distance_to_a_full_grid_of_offsets(n_classes, record_property):
             figures(p, y, np.array([*free, 0])) for free in itertools.product(axis, repeat=n_classes - 1)
         ]
         best, full = (min(f for a, f in found if a >= floor) for found in (scanned, grid))
-        distances.append(best - full)
+        distances.append(float(best - full))
     record_property("distances", distances)
     print(f"FVO above that of a full grid, {n_classes} classes: {np.round(distances, 4).tolist()}")
     assert max(distances) < 0.03
