@@ -44,7 +44,7 @@ test-fast: $(VENV)/.all  ## Tests and doctests only
 	$(PYTEST)
 
 test-slow: $(VENV)/.all  ## The tests that take minutes
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -o timeout=7200
 
 NEEDS_ONNX := tests/export tests/diagnostics tests/examples tests/test_package.py
 # warnings are no errors here: old packages warn of each other, new ones of what goes in a year
