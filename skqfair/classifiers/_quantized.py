@@ -62,10 +62,11 @@ class QuantizedClassifier(NetworkClassifier):
     calibration_groups : {"balanced", "proportional"}, default="balanced"
         With sensitive features, the samples for activation ranges and rounding are equally many of
         each group (with replacement where a group is smaller), or as many as the group has.
-    rounding : {"nearest", "gptq"}, default="nearest"
-        How weights are rounded: each to its nearest code, or column by column with the error spread
-        over the columns left, so that the layer's outputs on the calibration samples lose least; see
-        :func:`~skqfair.quantization.compensate_rounding`. It costs no training, and no byte.
+    rounding : {"nearest", "gptq", "least_squares"}, default="nearest"
+        How weights are rounded: each to its nearest code; column by column with the error spread over
+        the columns left; or to the codes whose outputs on the calibration samples are nearest to the
+        float network's, which measured best; see :func:`~skqfair.quantization.compensate_rounding`.
+        It costs no training, and no byte.
     bias_correction : bool, default=False
         Add to each bias what quantization took from the mean of that output.
     quantize_parameters : dict of str to int, default=None

@@ -33,20 +33,22 @@ def fitted(net, digits, **options):
     return clf.fit(X[:1000], y[:1000], sensitive_features=y[:1000] % 2)
 
 
-def test_fewer_predictions_change(net, digits):
+@pytest.mark.parametrize("rounding", ["gptq", "least_squares"])
+def test_fewer_predictions_change(net, digits, rounding):
     X, _ = digits
-    nearest, gptq = fitted(net, digits), fitted(net, digits, rounding="gptq")
+    nearest, better = fitted(net, digits), fitted(net, digits, rounding=rounding)
     before = nearest.float_classifier_.predict(X[1000:])
-    changed = [np.mean(clf.predict(X[1000:]) != before) for clf in (nearest, gptq)]
+    changed = [np.mean(clf.predict(X[1000:]) != before) for clf in (nearest, better)]
     assert changed[1] < changed[0], changed
-    assert gptq.model_size_ == nearest.model_size_
-    for name, weight in gptq.quantized_weights_.items():
-        assert torch.equal(dict(gptq.module_.named_parameters())[name], weight.dequantize())
+    assert better.model_size_ == nearest.model_size_
+    for name, weight in better.quantized_weights_.items():
+        assert torch.equal(dict(better.module_.named_parameters())[name], weight.dequantize())
 
 
-def test_is_repeatable_and_known_to_clone(net, digits):
+@pytest.mark.parametrize("rounding", ["gptq", "least_squares"])
+def test_is_repeatable_and_known_to_clone(net, digits, rounding):
     X, _ = digits
-    clf = fitted(net, digits, rounding="gptq", bias_correction=True, recalibrate_batchnorm=True)
+    clf = fitted(net, digits, rounding=rounding, bias_correction=True, recalibrate_batchnorm=True)
     again = clone(clf).fit(X[:1000], digits[1][:1000], sensitive_features=digits[1][:1000] % 2)
     assert np.array_equal(again.decision_function(X), clf.decision_function(X))
 
