@@ -210,7 +210,7 @@ def test_contract():
         "granularity='per_channel', calibration_size=1024, calibration='mse', finetune_epochs=5, "
         "finetune_lr=None, sampling=None, mitigation_weight=0.0, balance='group', gap_penalty=0.0, "
         "accuracy_bound=None, distillation=0.0, temperature=2.0, teacher=None, "
-        "validation_fraction=None, quantize_parameters=None, memory=None, "
+        "validation_fraction=None, rounding='nearest', quantize_parameters=None, memory=None, "
         "random_state=None, verbose=0)"
     )
     signature = str(plain(inspect.signature(skqfair.quantization.allocate_bits)))

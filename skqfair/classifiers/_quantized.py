@@ -11,13 +11,8 @@ from skqfair.classifiers._layer_bits import (
     check_layer_bits,
     warn_of_float,
 )
-from skqfair.quantization import (
-    ROUNDINGS,
-    compensate_rounding,
-    convert,
-    has_batchnorm,
-    move_batchnorm,
-)
+from skqfair.classifiers._rounding import compensate
+from skqfair.quantization import convert, has_batchnorm, move_batchnorm
 
 __all__ = ["QuantizedClassifier"]
 
@@ -142,7 +137,6 @@ class QuantizedClassifier(NetworkClassifier):
         **BIT_CONSTRAINTS,
         "calibration": [StrOptions({"minmax", "percentile", "mse"})],
         "calibration_groups": [StrOptions({"balanced", "proportional"})],
-        "rounding": [StrOptions(set(ROUNDINGS))],
         "bias_correction": ["boolean"],
         "recalibrate_batchnorm": ["boolean"],
     }
@@ -234,22 +228,16 @@ class QuantizedClassifier(NetworkClassifier):
             statistics = self._float_statistics(trained)
         quantized = convert(trained.network.module, scheme, statistics)
         if self.rounding != "nearest" or self.bias_correction:
-            quantized = self._compensated(trained, quantized)
+            quantized = compensate(
+                trained,
+                quantized,
+                self._calibration_rows(trained),
+                rounding=self.rounding,
+                bias_correction=self.bias_correction,
+            )
         if self.recalibrate_batchnorm and has_batchnorm(quantized.module):
             network, sample = trained.network, trained.X[self._calibration_rows(trained, balanced=False)]
             with seeded(trained.seed):
                 move_batchnorm(quantized.module, network.module, lambda m: network.outputs(sample, m))
         self._publish_quantized(trained, quantized)
         return self
-
-    def _compensated(self, trained, quantized):
-        """Return the network rounded by what its layers get, on the calibration sample."""
-        network, sample = trained.network, trained.X[self._calibration_rows(trained)]
-        with seeded(trained.seed):
-            return compensate_rounding(
-                quantized,
-                network.module,
-                lambda module: network.outputs(sample, module),
-                rounding=self.rounding,
-                bias_correction=self.bias_correction,
-            )

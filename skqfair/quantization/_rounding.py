@@ -16,7 +16,7 @@ from skqfair.quantization._least_squares import round_to_outputs
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
-__all__ = ["ROUNDINGS", "compensate_rounding"]
+__all__ = ["ROUNDINGS", "compensate_rounding", "round_alone"]
 
 ROUNDINGS = ("nearest", "gptq", "least_squares")
 """The rules by which weights are rounded."""
@@ -127,6 +127,47 @@ def compensate_rounding(
             change = _mean(original, name, floats[name], before) - _mean(original, name, after, moments)
             bias.detach().add_(change.to(bias))
     return replace(quantized, weights=weights)
+
+
+def round_alone(
+    module: nn.Module,
+    name: str,
+    nearest: list[QuantizedTensor],
+    run: Callable[[nn.Module], object],
+    *,
+    rounding: str = "least_squares",
+) -> list[QuantizedTensor]:
+    """Round one weight at several widths while all others stay in float.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The float module, not changed.
+    name : str
+        The weight.
+    nearest : list of QuantizedTensor
+        The weight rounded to nearest, at several widths.
+    run : callable
+        ``(module) -> anything``, passes the calibration samples through the module.
+    rounding : {"nearest", "gptq", "least_squares"}, default="least_squares"
+        The rule; with one layer alone the last two differ in the descent only.
+
+    Returns
+    -------
+    list of QuantizedTensor
+        Those of ``nearest`` where the inputs of the weight cannot be seen.
+    """
+    if rounding == "nearest":
+        return nearest
+    with watch_inputs(module, [name]) as seen:
+        run(module)
+    if name not in seen:
+        return nearest
+    moments = seen[name]
+    if rounding == "least_squares":
+        moments.cross = moments.products
+    weight = dict(module.named_parameters())[name]
+    return [_rounded(module, name, weight, codes, moments) for codes in nearest]
 
 
 def _rounded(module, name, weight, nearest, moments):

@@ -12,9 +12,11 @@ from skqfair.exceptions import NearestRoundingWarning
 from skqfair.quantization import (
     ROUNDINGS,
     QuantizationScheme,
+    QuantizedTensor,
     compensate_rounding,
     convert,
     observe_activations,
+    round_alone,
 )
 from skqfair.quantization._gptq import round_with_feedback
 
@@ -134,6 +136,23 @@ def test_a_layer_makes_good_what_those_before_it_lost(problem):
         plain = (module[2](inputs) - target).square().sum()
     assert residuals[0] <= found < residuals[0] * 1.5
     assert plain > 2 * found
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_one_layer_alone_at_several_widths(problem, rounding):
+    module, X = problem
+    weight = module[2].weight.detach()
+    nearest = [
+        QuantizedTensor.from_float(weight, bits, per_channel=True, calibration="mse")
+        for bits in (2, 3, 4)
+    ]
+    found = round_alone(module, "2.weight", nearest, lambda m: m(X), rounding=rounding)
+    for bits, codes in zip((2, 3, 4), found, strict=True):
+        scheme = QuantizationScheme(bits, calibration="mse", layer_bits={"0": None, "4": None})
+        expected = quantized_by(module, X, rounding, scheme=scheme).weights["2.weight"]
+        assert (codes.codes != expected.codes).float().mean() < 0.02  # sums in another order
+    unseen = round_alone(module, "2.weight", nearest, lambda m: None, rounding=rounding)
+    assert unseen is nearest
 
 
 def test_every_kind_of_layer(every_kind):
