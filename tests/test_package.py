@@ -201,6 +201,7 @@ def test_contract():
         "(estimator=None, *, weight_bits=8, activation_bits=None, layer_bits=None, bit_budget=None, "
         "granularity='per_channel', calibration='mse', calibration_size=1024, "
         "calibration_groups='balanced', rounding='nearest', bias_correction=False, "
+        "activation_scheme='symmetric', activation_calibration=None, "
         "quantize_parameters=None, recalibrate_batchnorm=False, memory=None, random_state=None, "
         "verbose=0)"
     )
@@ -210,7 +211,8 @@ def test_contract():
         "granularity='per_channel', calibration_size=1024, calibration='mse', finetune_epochs=5, "
         "finetune_lr=None, sampling=None, mitigation_weight=0.0, balance='group', gap_penalty=0.0, "
         "accuracy_bound=None, distillation=0.0, temperature=2.0, teacher=None, "
-        "validation_fraction=None, rounding='nearest', quantize_parameters=None, memory=None, "
+        "validation_fraction=None, rounding='nearest', activation_scheme='symmetric', "
+        "activation_calibration=None, quantize_parameters=None, memory=None, "
         "random_state=None, verbose=0)"
     )
     signature = str(plain(inspect.signature(skqfair.quantization.allocate_bits)))

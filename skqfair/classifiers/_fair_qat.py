@@ -102,8 +102,12 @@ class FairQATClassifier(NetworkClassifier):
         fine-tuned on; the epoch with the least mean of the group losses there is kept. A frozen net
         may have seen it.
     rounding : {"nearest", "gptq", "least_squares"}, default="nearest"
-        Where the fine-tuning starts: from the float weights, or from the codes that the rule chooses on
-        the calibration sample, as in :class:`QuantizedClassifier`; then fewer epochs are needed.
+        Where the fine-tuning starts: from the float weights, or from the codes that the rule chooses,
+        as in :class:`QuantizedClassifier`; then fewer epochs are needed.
+    activation_scheme : {"symmetric", "affine"}, default="symmetric"
+        As in :class:`QuantizedClassifier`; a zero point stays what it is at the start.
+    activation_calibration : {"minmax", "percentile", "mse"} or None, default=None
+        How the ranges of activations are found; None is as ``calibration``.
     quantize_parameters : dict of str to int, default=None
         Weights to quantize beside those of Linear, Conv, recurrent, Embedding and attention modules:
         patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
@@ -233,6 +237,8 @@ class FairQATClassifier(NetworkClassifier):
         teacher=None,
         validation_fraction=None,
         rounding="nearest",
+        activation_scheme="symmetric",
+        activation_calibration=None,
         quantize_parameters=None,
         memory=None,
         random_state=None,
@@ -258,6 +264,8 @@ class FairQATClassifier(NetworkClassifier):
         self.teacher = teacher
         self.validation_fraction = validation_fraction
         self.rounding = rounding
+        self.activation_scheme = activation_scheme
+        self.activation_calibration = activation_calibration
         self.quantize_parameters = quantize_parameters
         self.memory = memory
         self.random_state = random_state
@@ -371,7 +379,6 @@ class FairQATClassifier(NetworkClassifier):
         module = plain_copy(network.module)
         observing = scheme.activation_bits is not None
         rows = self._calibration_rows(trained)
-        sample = trained.X[rows] if observing else None
         statistics = self._float_statistics(trained) if observing else None
         if self.rounding != "nearest" and scheme.quantizes_weights:
             start_from_codes(module, trained, scheme, statistics, rows, self.rounding)
@@ -380,7 +387,7 @@ class FairQATClassifier(NetworkClassifier):
             scheme,
             learned=self.calibration == "learned",
             statistics=statistics,
-            observe=partial(observe, network, module, sample),
+            observe=partial(observe, network, module, trained.X[rows] if observing else None),
         )
 
 

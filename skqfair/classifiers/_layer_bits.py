@@ -14,6 +14,8 @@ from skqfair._losses import group_means, log_probabilities
 from skqfair._seeding import seeded
 from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.quantization import (
+    ACTIVATION_SCHEMES,
+    CALIBRATIONS,
     CHOICES,
     ROUNDINGS,
     QuantizationScheme,
@@ -39,6 +41,8 @@ BIT_CONSTRAINTS = {
     "quantize_parameters": [dict, None],
     "granularity": [StrOptions({"per_channel", "per_tensor"})],
     "calibration_size": [Interval(Integral, 1, None, closed="left")],
+    "activation_scheme": [StrOptions(set(ACTIVATION_SCHEMES))],
+    "activation_calibration": [StrOptions(set(CALIBRATIONS)), None],
     "rounding": [StrOptions(set(ROUNDINGS))],
 }
 """What the parameters that all quantizing classifiers share may be."""
@@ -89,6 +93,8 @@ def build_scheme(clf, calibration, trained=None, rows=None):
         "activation_bits": clf.activation_bits,
         "granularity": clf.granularity,
         "calibration": calibration,
+        "activation_calibration": clf.activation_calibration,
+        "activation_scheme": clf.activation_scheme,
         "quantize_parameters": clf.quantize_parameters,
     }
     if isinstance(layer_bits, str):

@@ -64,6 +64,11 @@ class QuantizedClassifier(NetworkClassifier):
         It costs no training, and no byte.
     bias_correction : bool, default=False
         Add to each bias what quantization took from the mean of that output.
+    activation_scheme : {"symmetric", "affine"}, default="symmetric"
+        With "affine" the inputs of a layer that may be negative get a zero point, so that all codes are
+        used: worth several dB at 4 bits after SiLU, GELU or LeakyReLU.
+    activation_calibration : {"minmax", "percentile", "mse"} or None, default=None
+        How the ranges of activations are found; None is as ``calibration``.
     quantize_parameters : dict of str to int, default=None
         Weights to quantize beside those of Linear, Conv, recurrent, Embedding and attention modules:
         patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
@@ -155,6 +160,8 @@ class QuantizedClassifier(NetworkClassifier):
         calibration_groups="balanced",
         rounding="nearest",
         bias_correction=False,
+        activation_scheme="symmetric",
+        activation_calibration=None,
         quantize_parameters=None,
         recalibrate_batchnorm=False,
         memory=None,
@@ -172,6 +179,8 @@ class QuantizedClassifier(NetworkClassifier):
         self.calibration_groups = calibration_groups
         self.rounding = rounding
         self.bias_correction = bias_correction
+        self.activation_scheme = activation_scheme
+        self.activation_calibration = activation_calibration
         self.quantize_parameters = quantize_parameters
         self.recalibrate_batchnorm = recalibrate_batchnorm
         self.memory = memory

@@ -4,6 +4,7 @@ Knows nothing of scikit-learn, groups or fairness.
 """
 
 from skqfair.quantization._activations import (
+    ACTIVATION_SCHEMES,
     ActivationQuantizer,
     ActivationStatistics,
     drop_quantizers,
@@ -26,6 +27,7 @@ from skqfair.quantization._sparse import SparseTensor, sparse_size
 from skqfair.quantization._targets import left_in_float, plain, plain_copy, quantizable_weights
 
 __all__ = [
+    "ACTIVATION_SCHEMES",
     "CALIBRATIONS",
     "CHOICES",
     "FLOAT_BITS",
