@@ -34,8 +34,8 @@ $(VENV)/.all: pyproject.toml constraints.txt tests/references.txt $(VENV)/.torch
 	@$(PIP) -e '.[plot,save,onnx,test,docs]' -c constraints.txt
 	@$(PIP) --no-deps -r tests/references.txt && touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## Search over bit widths on the Adult data: table and picture (3 minutes)
-	$(BIN)/python examples/plot_bit_width_grid.py
+demo: $(VENV)/.demo  ## What rounding costs whom, and what gives it back: tables and picture (3 minutes)
+	$(BIN)/python examples/plot_rounding.py
 
 test: lint docs  ## Lint, tests, doctests, documentation
 	$(PYTEST)
