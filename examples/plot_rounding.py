@@ -111,7 +111,7 @@ print("\nsaved: rounding.png")
 
 # %%
 # At 8 bits nothing is lost. At 3 bits rounding to nearest costs a gap that least squares does not; at
-# 2 bits, where every weight is -1, 0 or 1 times the scale of its channel, least squares leaves a gap that
+# 2 bits, where every weight is -1, 0 or 1 times the scale of its channel, it leaves a gap that
 # is small beside that of nearest rounding, and larger than the float network's.
 # :class:`~skqfair.FairQATClassifier` trains with the rounding in it, and may start from these codes. On
 # other data and networks it may be otherwise; measure it there.
