@@ -5,6 +5,7 @@ out, minus the float network's; the intervals are t intervals of the mean over t
 """
 
 from functools import partial
+from itertools import product
 from unittest.mock import patch
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 
-from skqfair import QuantizedClassifier, fairness_violation_observed
+from skqfair import FairQATClassifier, QuantizedClassifier, fairness_violation_observed
 from skqfair.networks import ConvNet, make_classifier
 
 RULES = {
@@ -49,6 +50,11 @@ def tables():
                 f"Digits, {name}, {bits} bits: what rounding adds (accuracy; FVO; predictions changed)"
             )
             yield title, [row(rule, options, bits, frozen, X_net, y) for rule, options in rules.items()]
+    title = "Digits, ConvNet 8-16, 2 bits: fine-tuning from float weights and from codes, as above"
+    yield (
+        title,
+        [tuned(*case, frozen, X_net, y) for case in product(("nearest", "least_squares"), (1, 5))],
+    )
     yield "Time of a fit at 3 bits, ConvNet 8-16, 1,000 samples", times_of(frozen[0], X_net, y)
 
 
@@ -72,9 +78,27 @@ def trained(net, X, y, seed):
 
 def row(rule, options, bits, frozen, X, y):
     """Return what a rule adds, over the seeds."""
+    return added(rule, partial(fitted, weight_bits=bits, **options), frozen, X, y)
+
+
+def tuned(rounding, epochs, frozen, X, y):
+    """Return what fine-tuning from a start leaves, over the seeds."""
+
+    def fit(net, X, y, random_state):
+        clf = FairQATClassifier(
+            net, weight_bits=2, rounding=rounding, finetune_epochs=epochs, random_state=random_state
+        )
+        return clf.fit(X, y)
+
+    start = "float weights" if rounding == "nearest" else "least-squares codes"
+    return added(f"{epochs} epoch(s) from {start}", fit, frozen, X, y)
+
+
+def added(name, fit, frozen, X, y):
+    """Return the row of what a fit adds to the float network, over the seeds."""
     added = []
     for net, train, test, seed in frozen:
-        clf = fitted(net, X[train], y[train], weight_bits=bits, random_state=seed, **options)
+        clf = fit(net, X[train], y[train], random_state=seed)
         before, after = clf.float_classifier_.predict(X[test]), clf.predict(X[test])
         gaps = [
             fairness_violation_observed(y[test], p, sensitive_features=y[test]) for p in (before, after)
@@ -84,7 +108,7 @@ def row(rule, options, bits, frozen, X, y):
     mean, spread = np.mean(added, 0), np.std(added, 0, ddof=1)
     half = stats.t.ppf(0.975, len(added) - 1) * spread / np.sqrt(len(added))
     figures = [f"{m:+.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True)]
-    return Row(rule, "; ".join(figures), "")
+    return Row(name, "; ".join(figures), "")
 
 
 def fitted(net, X, y, *, rounding="nearest", **options):
