@@ -48,6 +48,15 @@ class Cache:
             )
             return None
 
+    def has(self, key):
+        """Whether the result of ``key`` is stored."""
+        if self.memory is None or key is None:
+            return False
+        return self._stored().check_call_in_cache(key, None)
+
+    def _stored(self):
+        return self.memory.cache(_compute, ignore=["compute"])
+
     def get(self, key, compute, known=()):
         """Return the stored result of ``key``, or ``compute()``, stored for the next time.
 
@@ -56,7 +65,7 @@ class Cache:
         """
         if self.memory is None or key is None:
             return compute()
-        stored = self.memory.cache(_compute, ignore=["compute"])
+        stored = self._stored()
         folder = os.path.join(self.memory.location, "skqfair-locks")
         os.makedirs(folder, exist_ok=True)
         # joblib alone lets two processes compute the same result at the same time
