@@ -103,9 +103,7 @@ def test_a_file_of_another_user_is_told_once(cached, tmp_path, monkeypatch):
     assert count() == 2
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOLCK, "none"), NotImplementedError("no")]
-)
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "none"), NotImplementedError("no")])
 def test_a_folder_without_locks_is_told_and_used(cached, monkeypatch, error):
     fit, count = cached
 
