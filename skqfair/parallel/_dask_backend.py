@@ -1,14 +1,15 @@
 """A backend of joblib for Dask that outlives its workers.
 
 joblib's own scatters every argument above 1 kB: it then lies on one worker, nobody knows how to make it
-again, and a search ends with "lost scattered data" when that worker is gone. Here a large argument is
-the result of a task that unpickles it. The scheduler keeps the task, so a lost copy is made again, and
-each worker fetches it once. Small arguments travel with their tasks.
+again, and a search ends with "lost scattered data" when that worker is gone. Besides, Dask gives tasks
+to the workers that have what they need, and others stay idle. Here a large argument is kept by the
+scheduler, and each worker fetches it once, whenever it comes. Small arguments travel with their tasks.
 """
 
 import asyncio
+import contextlib
 import hashlib
-import pickle
+import uuid
 from dataclasses import dataclass
 
 import joblib
@@ -16,12 +17,14 @@ import numpy as np
 from joblib._dask import Batch, DaskDistributedBackend
 
 from skqfair._optional import import_extra
+from skqfair.parallel._worker_data import Handle, dumps, resolved
 
 __all__ = ["NAME", "DaskResilientBackend", "register"]
 
 NAME = "dask_resilient"
 _LARGE = 50_000  # bytes of a pickle; below that a message of its own costs more than it saves
-_SMALL = (type(None), bool, int, float, complex, type, np.generic)
+_CHUNK = 2**28  # bytes of a message
+_SMALL = (type(None), bool, int, float, complex, str, type, np.generic)
 
 
 def register():
@@ -47,9 +50,8 @@ class DaskResilientBackend(DaskDistributedBackend):
         if scatter is not None and not isinstance(scatter, (list, tuple)):
             raise TypeError(f"scatter must be a list or tuple of objects, got {type(scatter).__name__}.")
         super().__init__(**options)
+        self._scattered = list(scatter or ())  # their ids are their own for as long as they live
         self._kept, self._sent = {}, {}
-        for obj in scatter or ():
-            self._future_of(obj, self._kept, large=0)
 
     def __reduce__(self):
         return DaskResilientBackend, ()
@@ -61,13 +63,14 @@ class DaskResilientBackend(DaskDistributedBackend):
         """Return at least 2: of 1, joblib makes a loop in this process, also while a worker restarts."""
         return max(2, super().effective_n_jobs(n_jobs))
 
-    def start_call(self):
-        super().start_call()
-        self._sent = dict(self._kept)
-
     def stop_call(self):
         super().stop_call()
-        self._sent = {}
+        sent, self._sent = self._sent, {}
+        self._forget(sent)
+
+    def __del__(self):
+        with contextlib.suppress(Exception):  # the client may be closed, and the interpreter end
+            self._forget(self._kept)
 
     async def _collect(self):
         """Hand results on. joblib's own waits for ever for a task that Dask gives up."""
@@ -85,32 +88,41 @@ class DaskResilientBackend(DaskDistributedBackend):
         return super().retrieve_result_callback(out)
 
     async def _to_func_args(self, func):
-        tasks = [
-            (f, [self._large(arg) for arg in args], {k: self._large(arg) for k, arg in options.items()})
-            for f, args, options in func.items
-        ]
-        return _NestedBatch(tasks), tasks
+        tasks = []
+        for f, args, options in func.items:
+            args = [await self._light(arg) for arg in args]
+            tasks.append((f, args, {name: await self._light(arg) for name, arg in options.items()}))
+        return _ResilientBatch(tasks), tasks
 
-    def _large(self, arg):
-        """Return the future of a large argument, and a small one as it is."""
+    async def _light(self, arg):
+        """Return the handle of a large argument, and a small one as it is."""
         if isinstance(arg, _SMALL) or (isinstance(arg, np.ndarray) and arg.nbytes < _LARGE):
             return arg
-        future = self._future_of(arg, self._sent, _LARGE)
-        return arg if future is None else future
+        scattered = any(arg is obj for obj in self._scattered)
+        known = self._kept if scattered else self._sent
+        if id(arg) not in known:  # beside the object, whose id is its own for as long as it lives
+            known[id(arg)] = arg, asyncio.ensure_future(self._send(arg, 0 if scattered else _LARGE))
+        handle = await known[id(arg)][1]
+        return arg if handle is None else handle
 
-    def _future_of(self, obj, known, large):
-        """Return the future of an object whose pickle has at least ``large`` bytes, else None."""
-        if id(obj) not in known:
-            data = _dumps(obj)
-            # the object too: its id is its own for as long as it lives
-            known[id(obj)] = obj, self._submit_data(data) if len(data) >= large else None
-        return known[id(obj)][1]
+    async def _send(self, obj, large):
+        """Give an object to the scheduler; return its handle, or None if it is small."""
+        data = dumps(obj)
+        if len(data) < large:
+            return None
+        chunks = [data[i : i + _CHUNK] for i in range(0, len(data), _CHUNK)]
+        digest = hashlib.blake2b(data, digest_size=20).hexdigest()
+        handle = Handle(digest, f"skqfair-{uuid.uuid4().hex}", len(chunks))
+        for variable, chunk in zip(handle.variables(self.client), chunks, strict=True):
+            await variable.set(chunk, asynchronous=True)
+        return handle
 
-    def _submit_data(self, data):
-        dask = import_extra("dask", "dask")
-        key = f"skqfair-data-{hashlib.blake2b(data, digest_size=20).hexdigest()}"
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-            return self.client.submit(pickle.loads, data, key=key)
+    def _forget(self, known):
+        """Let the scheduler forget what it was given."""
+        for _, sending in known.values():
+            if sending.done() and not sending.cancelled() and not sending.exception():
+                for variable in sending.result().variables(self.client) if sending.result() else ():
+                    variable.delete()
 
 
 @dataclass
@@ -120,13 +132,9 @@ class _Failure:
     error: BaseException
 
 
-def _dumps(obj):
-    return import_extra("cloudpickle", "dask").dumps(obj, protocol=5)
-
-
-class _NestedBatch(Batch):
-    """A batch whose own parallel calls are resilient too. Unpickling it registers the backend."""
+class _ResilientBatch(Batch):
+    """A batch that fetches its data, and whose own parallel calls are resilient too."""
 
     def __call__(self, tasks=None):
         with joblib.parallel_config(backend=NAME):
-            return [f(*args, **options) for f, args, options in tasks]
+            return [f(*args, **options) for f, args, options in resolved(tasks)]
