@@ -145,7 +145,11 @@ def test_the_oldest_versions_are_those_of_pyproject():
     """What make test-oldest installs is what is promised: no bound is untested, and none is stricter."""
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    peers = [bound for bound in extras["test"] if bound.startswith(("cooper", "polars", "pyarrow"))]
+    peers = [
+        bound
+        for bound in extras["test"]
+        if bound.startswith(("cooper", "distributed", "polars", "pyarrow"))
+    ]
     promised = [*project["dependencies"], *extras["plot"], *extras["images"], *extras["save"], *peers]
     for file, bounds in (("oldest.txt", promised), ("oldest-onnx.txt", extras["onnx"])):
         lines = [line for line in (TESTS / file).read_text().splitlines() if not line.startswith("#")]

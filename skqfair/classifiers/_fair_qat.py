@@ -102,8 +102,7 @@ class FairQATClassifier(NetworkClassifier):
         fine-tuned on; the epoch with the least mean of the group losses there is kept. A frozen net
         may have seen it.
     rounding : {"nearest", "gptq", "least_squares"}, default="nearest"
-        Where the fine-tuning starts: from the float weights, or from the codes that the rule chooses,
-        as in :class:`QuantizedClassifier`; then fewer epochs are needed.
+        The start of the fine-tuning: the float weights, or the codes of that rule; then fewer epochs do.
     activation_scheme : {"symmetric", "affine"}, default="symmetric"
         As in :class:`QuantizedClassifier`; a zero point stays what it is at the start.
     activation_calibration : {"minmax", "percentile", "mse"} or None, default=None
