@@ -247,6 +247,11 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert "fvo_high" in capsys.readouterr().out
 
 
+def test_the_citation_names_this_version():
+    citation = (ROOT.parent / "CITATION.cff").read_text()
+    assert f"\nversion: {skqfair.__version__}\n" in citation
+
+
 def test_the_benchmark_page_is_there():
     """Written by make bench, not by hand."""
     assert "Written by `make bench`" in (ROOT.parent / "docs" / "benchmarks.md").read_text()
