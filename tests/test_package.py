@@ -247,9 +247,10 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert "fvo_high" in capsys.readouterr().out
 
 
-def test_the_citation_names_this_version():
-    citation = (ROOT.parent / "CITATION.cff").read_text()
-    assert f"\nversion: {skqfair.__version__}\n" in citation
+def test_the_citation_and_the_changelog_name_this_version():
+    version = skqfair.__version__
+    assert f"\nversion: {version}\n" in (ROOT.parent / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT.parent / "CHANGELOG.md").read_text()
 
 
 def test_the_benchmark_page_is_there():
