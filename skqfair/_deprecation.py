@@ -21,7 +21,7 @@ def deprecated(*, since, instead):
     Returns
     -------
     decorate : callable
-        The decorator. It keeps name, signature and type: a class stays a class, and its subclasses warn too.
+        It keeps name, signature and type: a class stays a class, and its subclasses warn too.
 
     Examples
     --------
