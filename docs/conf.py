@@ -1,12 +1,16 @@
 """Configuration of the documentation."""
 
 import re
+import sys
 import warnings
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import skqfair
+
+sys.path.insert(0, str(Path(__file__).parent))  # gallery_order
 
 project = "skqfair"
 author = "the skqfair developers"
@@ -41,6 +45,7 @@ copybutton_prompt_is_regexp = True
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "within_subsection_order": "gallery_order.TeachingOrder",
     "filename_pattern": r"/plot_",
     "abort_on_example_error": True,
     "download_all_examples": False,
