@@ -1,10 +1,11 @@
 """
-Which mitigation, at which price? Fine-tuning, distillation and class offsets on faces
-======================================================================================
+Which rounding, which mitigation, at which price? On faces
+==========================================================
 
-What brings the gap of a network of 3 bits down on UTKFace (target and groups: ethnicity), and what does
-it cost? Pass the folder with the files, e.g. ``python examples/faces/fairer_low_bits.py ~/UTKFace
---seed 0 --out runs/0.json``, once for each seed, then ``--summary runs/*.json`` for the table.
+What do few bits take from whom on UTKFace (target and groups: ethnicity), what gives it back, and what
+brings the gap below that of the float network? Pass the folder with the files, e.g.
+``python examples/faces/fairer_low_bits.py ~/UTKFace --seed 0 --out runs/16-0.npz``, once for each seed,
+then ``--summary runs/*.npz`` for the figures of each seed, which ``draw.py`` shows.
 
 Of 6,000 people 4,200 train, 900 fit the offsets and 900 are measured: the latter are used for neither
 training nor selection. Controls train on the 900 of the offsets too, so that every variant has had the
@@ -12,52 +13,78 @@ same labels.
 """
 
 import argparse
-import json
+import sys
 import warnings
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from float_and_low_bits import float_net
-from scipy import stats
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 
 from skqfair import FairOffsetClassifier, FairQATClassifier, QuantizedClassifier
 from skqfair.datasets import load_utkface
+from skqfair.metrics import group_report
 
 N_TRAIN, N_OFFSETS, N_TEST = 4200, 900, 900
-DROPS = (0.01, 0.02)
+DROPS = (0.01, 0.02, 0.03)
 
 
-def variants(n_train, options, widths):
-    """Return unfitted classifiers by name; all start from the same float network."""
-    net = float_net(n_train, widths=widths).set_params(device=options.device, verbose=0)
-    shared = {"estimator": net, "random_state": options.seed, "memory": options.cache}
-    tuned = {"finetune_epochs": 20, "finetune_lr": 0.05, **shared}
-    soft = {"distillation": 0.9, "temperature": 2.0}
-    rounded = {"rounding": "gptq", "recalibrate_batchnorm": True}
+def rounded(options, n_train):
+    """Return unfitted classifiers by name, none of them fine-tuned; all round the same float network."""
+    shared = shared_parameters(options, n_train)
+    squares, moved = {"rounding": "least_squares"}, {"rounding": "gptq", "recalibrate_batchnorm": True}
+    quantized = partial(QuantizedClassifier, **shared)
     return {
-        "float": QuantizedClassifier(weight_bits=None, **shared),
-        "3 bits, nearest": QuantizedClassifier(weight_bits=3, **shared),
-        "3 bits, GPTQ, BatchNorm moved": QuantizedClassifier(weight_bits=3, **rounded, **shared),
-        "2 bits, GPTQ, BatchNorm moved": QuantizedClassifier(weight_bits=2, **rounded, **shared),
-        "3 bits, fine-tuned": FairQATClassifier(weight_bits=3, **tuned),
-        "3 bits, FairQuant's rule": FairQATClassifier(layer_bits="fairquant", bit_budget=3, **tuned),
-        "3 bits, loss weights and gap penalty": FairQATClassifier(
-            weight_bits=3, mitigation_weight=0.5, gap_penalty=0.5, **tuned
-        ),
-        "3 bits, distilled": FairQATClassifier(weight_bits=3, **soft, **tuned),
-        "2 bits, distilled": FairQATClassifier(weight_bits=2, **soft, **tuned),
+        "float": quantized(weight_bits=None),
+        **{f"{bits} bits, nearest": quantized(weight_bits=bits) for bits in (8, 4, 3, 2)},
+        **{f"{bits} bits, least squares": quantized(weight_bits=bits, **squares) for bits in (3, 2, 4)},
+        **{f"{bits} bits, GPTQ": quantized(weight_bits=bits, **moved) for bits in (3, 2)},
+        "W4A4, nearest": quantized(weight_bits=4, activation_bits=4),
+        "W4A4, least squares": quantized(weight_bits=4, activation_bits=4, **squares),
+        "W4A8, least squares": quantized(weight_bits=4, activation_bits=8, **squares),
+        "2 bits, ends 8, least squares": quantized(weight_bits=2, layer_bits="first_last_8", **squares),
     }
 
 
-OFFSETS = ("float", "3 bits, GPTQ, BatchNorm moved", "3 bits, distilled", "2 bits, distilled")
-CONTROLS = ("float", "3 bits, distilled")
+def tuned(options, n_train):
+    """Return unfitted classifiers by name that are fine-tuned."""
+    shared = {"finetune_epochs": options.epochs // 2, "finetune_lr": 0.05}
+    shared |= shared_parameters(options, n_train)
+    soft = {"distillation": 0.9, "temperature": 2.0, "rounding": "least_squares"}
+    return {
+        "3 bits, fine-tuned": FairQATClassifier(weight_bits=3, **shared),
+        "2 bits, fine-tuned": FairQATClassifier(weight_bits=2, **shared),
+        "3 bits, distilled": FairQATClassifier(weight_bits=3, **soft, **shared),
+        "2 bits, distilled": FairQATClassifier(weight_bits=2, **soft, **shared),
+        "3 bits, FairQuant's rule": FairQATClassifier(
+            layer_bits="fairquant", bit_budget=3, gap_penalty=0.5, **shared
+        ),
+        "3 bits, loss weights and gap penalty": FairQATClassifier(
+            weight_bits=3, mitigation_weight=0.5, gap_penalty=0.5, **shared
+        ),
+    }
+
+
+def shared_parameters(options, n_train, seed=0):
+    """Return what the classifiers have in common."""
+    net = float_net(n_train, widths=options.widths, max_epochs=options.epochs)
+    net.set_params(device=options.device, verbose=0)
+    return {"estimator": net, "random_state": options.seed + seed, "memory": options.cache}
+
+
+def fitted(clf, X, y):
+    """Return the classifier, fitted with the target as the group, without its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return clf.fit(X, y, sensitive_features=y)
 
 
 def run(options):
-    """Fit all variants of one seed and write labels and predictions of those who are measured."""
+    """Fit all variants of one seed and write their probabilities for those who are measured."""
     faces = load_utkface(options.folder, image_size=options.image_size, n_jobs=-1)
     X, y = faces.data.astype(np.float32) / 255, np.asarray(faces.target)
     train, others = train_test_split(
@@ -70,83 +97,104 @@ def run(options):
     offsets, test = train_test_split(
         others, test_size=N_TEST, stratify=y[others], random_state=options.seed
     )
-    more, predictions = np.concatenate([train, offsets]), {}
-
-    def fitted(clf, rows):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return clf.fit(X[rows], y[rows], sensitive_features=y[rows])
+    kept = {"y_offsets": y[offsets].astype(str), "y_test": y[test].astype(str)}
 
     def keep(name, clf):
-        predictions[name] = clf.predict(X[test]).tolist()
-        correct = np.asarray(predictions[name]) == y[test]
-        by_group = pd.Series(correct).groupby(y[test]).mean()
-        print(f"{name}: {correct.mean():.3f} / {by_group.max() - by_group.min():.3f}", flush=True)
+        kept[f"offsets/{name}"] = clf.predict_proba(X[offsets])
+        kept[f"test/{name}"] = clf.predict_proba(X[test])
+        kept[f"bytes/{name}"] = clf.model_size_
+        np.savez_compressed(options.out, **kept)
+        accuracy = (clf.predict(X[test]) == y[test]).mean()
+        print(f"{options.out}: {name}: accuracy {accuracy:.3f}, {clf.model_size_:,} bytes", flush=True)
 
-    for name, clf in variants(len(train), options, options.widths).items():
-        keep(name, fitted(clf, train))
-        for drop in DROPS if name in OFFSETS else ():
-            corrected = FairOffsetClassifier(
-                FrozenEstimator(clf), max_accuracy_drop=drop, random_state=options.seed
+    for name, clf in {**rounded(options, N_TRAIN), **tuned(options, N_TRAIN)}.items():
+        keep(name, fitted(clf, X[train], y[train]))
+    teachers = [
+        FrozenEstimator(
+            fitted(
+                QuantizedClassifier(weight_bits=None, **shared_parameters(options, N_TRAIN, seed)),
+                X[train],
+                y[train],
             )
-            keep(f"{name}, offsets {drop}", fitted(corrected, offsets))
-    for name, clf in variants(len(more), options, options.widths).items():
-        if name in CONTROLS:
-            keep(f"{name}, trained on the samples of the offsets too", fitted(clone(clf), more))
-    with open(options.out, "w") as file:
-        json.dump({"labels": y[test].tolist(), "predictions": predictions}, file)
-
-
-def summary(paths):
-    """Print accuracy and FVO of each variant: mean over seeds, and 95 % t intervals of the mean."""
-    rows = {}
-    for path in paths:
-        with open(path) as file:
-            result = json.load(file)
-        labels = np.asarray(result["labels"])
-        for name, predicted in result["predictions"].items():
-            correct = pd.Series(np.asarray(predicted) == labels)
-            by_group = correct.groupby(labels).mean()
-            row = correct.mean(), by_group.max() - by_group.min(), by_group.min()
-            rows.setdefault(name, []).append(row)
-    floats = np.asarray(rows["float"])
-    table = []
-    for name, values in rows.items():
-        values = np.asarray(values)
-        n = len(values)
-        half = stats.t.ppf(0.975, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
-        paired = values - floats
-        half_paired = stats.t.ppf(0.975, n - 1) * paired.std(0, ddof=1) / np.sqrt(n)
-        accuracy, fvo, worst = values.mean(0)
-        table.append(
-            {
-                "variant": name,
-                "accuracy": f"{accuracy:.3f} ± {half[0]:.3f}",
-                "FVO": f"{fvo:.3f} ± {half[1]:.3f}",
-                "worst group": f"{worst:.3f}",
-                "accuracy − float": f"{paired[:, 0].mean():+.3f} ± {half_paired[0]:.3f}",
-                "FVO − float": f"{paired[:, 1].mean():+.3f} ± {half_paired[1]:.3f}",
-            }
         )
-    print(f"{len(paths)} seeds, {N_TEST} people each; intervals over seeds")
-    print(pd.DataFrame(table).to_markdown(index=False))
+        for seed in (0, 100, 200)
+    ]
+    for bits in (3, 2):
+        clf = tuned(options, N_TRAIN)[f"{bits} bits, distilled"].set_params(teacher=teachers)
+        keep(f"{bits} bits, distilled from three", fitted(clf, X[train], y[train]))
+    more = np.concatenate([train, offsets])
+    controls = {**rounded(options, len(more)), **tuned(options, len(more))}
+    for name in ("float", "3 bits, distilled"):
+        clf = fitted(controls[name], X[more], y[more])
+        keep(f"{name}, trained on the samples of the offsets too", clf)
+
+
+class Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose X are the probabilities."""
+
+    def __init__(self, classes_):
+        self.classes_ = classes_
+
+    def fit(self, X, y):
+        """There is nothing to fit."""
+        return self
+
+    def predict_proba(self, X):
+        """Return X."""
+        return X
+
+
+def summary(paths, out):
+    """Write accuracy, FVO and worst group of each variant and seed, with and without offsets."""
+    rows = []
+    for path in paths:
+        kept, (width, seed) = np.load(path), Path(path).stem.split("-")
+        y_offsets, y_test = kept["y_offsets"], kept["y_test"]
+        classes = np.unique(y_test)
+        predicted = {}
+        for name in (key.removeprefix("test/") for key in kept.files if key.startswith("test/")):
+            probabilities = kept[f"test/{name}"]
+            predicted[name, None] = classes[probabilities.argmax(1)]
+            for drop in DROPS:
+                clf = FairOffsetClassifier(
+                    FrozenEstimator(Given(classes)), max_accuracy_drop=drop, random_state=0
+                )
+                clf = fitted(clf, kept[f"offsets/{name}"], y_offsets)
+                predicted[name, drop] = clf.predict(probabilities)
+        for (name, drop), labels in predicted.items():
+            report = group_report(y_test, labels, sensitive_features=y_test, random_state=0)
+            rows.append(
+                {
+                    "width": width,
+                    "seed": seed,
+                    "variant": name,
+                    "drop": drop,
+                    "bytes": int(kept[f"bytes/{name}"]),
+                    "accuracy": (labels == y_test).mean(),
+                    "fvo": report.attrs["fvo"],
+                    "worst_accuracy": report["accuracy"].min(),
+                }
+            )
+    pd.DataFrame(rows).round(5).to_csv(out, index=False)
 
 
 def main():
-    """Run one seed, or print the table of several."""
+    """Run one seed, or write the figures of several."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("folder", nargs="?", help="with the files of UTKFace")
     parser.add_argument("--seed", type=int, default=0, help="of the split and the training")
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--widths", type=int, nargs="+", default=(16, 32, 64))
+    parser.add_argument("--epochs", type=int, default=40, help="of the float training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cache", help="folder that keeps the trained networks")
-    parser.add_argument("--out", default="faces.json", help="file for labels and predictions")
-    parser.add_argument("--summary", nargs="+", help="files of several seeds, to print their table")
+    parser.add_argument("--out", help="file for the probabilities, WIDTH-SEED.npz")
+    parser.add_argument("--summary", nargs="+", help="such files, to print their figures as CSV")
     options = parser.parse_args()
     if options.summary:
-        summary(options.summary)
+        summary(options.summary, options.out or sys.stdout)
     else:
+        options.out = options.out or f"{options.widths[0]}-{options.seed}.npz"
         run(options)
 
 
