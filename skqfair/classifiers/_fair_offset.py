@@ -2,6 +2,7 @@
 
 import copy
 from numbers import Real
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from skqfair.classifiers._offset_samples import (
     out_of_fold,
 )
 from skqfair.metrics import accuracy_frontier
-from skqfair.mitigation import STRENGTHS, class_offsets, correct_by_strength
+from skqfair.mitigation import STRENGTHS, class_offsets, correct_by_strength, drop_by_strength
 from skqfair.storage import SavedState
 
 __all__ = ["FairOffsetClassifier"]
@@ -57,6 +58,10 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         must be others than it was trained on.
     max_accuracy_drop : float, default=0.02
         Accuracy that the offsets may cost on the fitting part. On new samples it can be more.
+    confidence : float in (0.5, 1) or None, default=None
+        None: the drop on the fitting part itself is within ``max_accuracy_drop``; on other samples it
+        then is about as often as not. A number, e.g. 0.95: the one-sided upper bound of the paired drop
+        is, so that it holds on most other samples, for less of the gap.
     metric : {"fvo", "worst_group"}, default="fvo"
         What is best: the smallest largest gap between group accuracies, or the largest accuracy of the
         worst group.
@@ -103,8 +108,9 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
     Notes
     -----
     The drop is kept on the fitting part. On other samples of the same kind it is kept only about as
-    often as not, since t is the largest that seemed within it: measure on samples that were used for
-    nothing else, with :func:`skqfair.metrics.change_report`.
+    often as not, unless ``confidence`` is given, and then somewhat less often than that, since t is the
+    largest that seemed within it: measure on samples that were used for nothing else, with
+    :func:`skqfair.metrics.change_report`.
 
     References
     ----------
@@ -132,16 +138,27 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         "metric": [StrOptions({"fvo", "worst_group"})],
         "cv": ["cv_object"],
         "random_state": ["random_state"],
+        "confidence": [None, Interval(Real, 0.5, 1, closed="neither")],
     }
 
     __metadata_request__fit = {"sensitive_features": True}
 
-    def __init__(self, estimator, *, max_accuracy_drop=0.02, metric="fvo", cv=None, random_state=None):
+    def __init__(
+        self,
+        estimator,
+        *,
+        max_accuracy_drop=0.02,
+        metric="fvo",
+        cv=None,
+        random_state=None,
+        confidence=None,
+    ):
         self.estimator = estimator
         self.max_accuracy_drop = max_accuracy_drop
         self.metric = metric
         self.cv = cv
         self.random_state = random_state
+        self.confidence = confidence
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
@@ -246,10 +263,12 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         self.frontier_ = accuracy_frontier(
             STRENGTHS, correct, total, groups=groups.index, effective=total**2 / squares
         )
-        accuracy = self.frontier_["accuracy"].to_numpy()
-        least = accuracy[0] - self.max_accuracy_drop - 1e-12
+        drop, error = drop_by_strength(logits, target, direction, sample_weight=weight)
+        if self.confidence is not None:
+            drop = drop + NormalDist().inv_cdf(self.confidence) * error
         gain = self.frontier_["worst_accuracy"] if self.metric != "fvo" else -self.frontier_["fvo"]
-        chosen = int(np.where(accuracy >= least, gain, -np.inf).argmax())
+        within = drop <= self.max_accuracy_drop + 1e-12
+        chosen = int(np.where(within, gain, -np.inf).argmax())
         self.strength_ = float(STRENGTHS[chosen])
         self.offsets_ = self.strength_ * direction
         before, after = (

@@ -2,7 +2,7 @@ r"""Offsets of the classes that bring groups together: :math:`p'_c \propto p_c \
 
 import numpy as np
 
-__all__ = ["STRENGTHS", "class_offsets", "correct_by_strength"]
+__all__ = ["STRENGTHS", "class_offsets", "correct_by_strength", "drop_by_strength"]
 
 STRENGTHS = np.linspace(0, 1.2, 121)
 _STEPS, _NEAR = 300, 1e-5
@@ -101,3 +101,41 @@ def correct_by_strength(
         right = (logits + t * offsets).argmax(1) == y
         row[:] = always + np.bincount(codes[right], weight[right], n_groups)
     return found
+
+
+def drop_by_strength(
+    logits: np.ndarray,
+    y: np.ndarray,
+    offsets: np.ndarray,
+    strengths: np.ndarray = STRENGTHS,
+    sample_weight: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the accuracy that offsets cost at each strength t, and its standard error.
+
+    Paired: :math:`d_i = 1` for a sample that was right without offsets and no longer is, -1 for the
+    reverse, 0 otherwise; :math:`d = \sum_i w_i d_i / \sum_i w_i` and
+    :math:`s^2 = \sum_i w_i^2 (d_i - d)^2 / (\sum_i w_i)^2`.
+
+    Parameters
+    ----------
+    logits, y, offsets, strengths, sample_weight
+        As in :func:`correct_by_strength`.
+
+    Returns
+    -------
+    drop, error : ndarray of float64, shape (T,)
+        d and s.
+    """
+    weight = np.ones(len(y)) if sample_weight is None else sample_weight
+    before = logits.argmax(1)
+    changed = before != (logits + strengths[-1] * offsets).argmax(1)
+    logits, y, before = logits[changed], y[changed], before[changed] == y[changed]
+    part, total, squares = weight[changed], weight.sum(), (weight**2).sum()
+    drop, error = np.empty((2, len(strengths)))
+    for row, t in enumerate(strengths):
+        lost = before.astype(np.float64) - ((logits + t * offsets).argmax(1) == y)
+        mean = drop[row] = (part * lost).sum() / total
+        # the samples that never change have d_i = 0
+        spread = (part**2 * ((lost - mean) ** 2 - mean**2)).sum() + mean**2 * squares
+        error[row] = np.sqrt(max(spread, 0.0)) / total
+    return drop, error

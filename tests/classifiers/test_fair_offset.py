@@ -69,6 +69,21 @@ def test_strength_is_that_of_a_scan_of_out_of_fold_predictions(metric, drop):
     assert clf.strength_ > 0
 
 
+def test_with_confidence_the_bound_of_the_paired_drop_is_within_the_allowed():
+    weak = LogisticRegression(C=1e-4, max_iter=500).fit(FIT_X[:400], FIT_Y[:400])
+    rows = FIT_X[400:], FIT_Y[400:]
+    before = weak.predict(rows[0]) == rows[1]
+    strengths = []
+    for confidence, z in ((None, 0.0), (0.8, 0.8416), (0.95, 1.6449)):
+        clf = FairOffsetClassifier(FrozenEstimator(weak), max_accuracy_drop=0.002)
+        clf.set_params(confidence=confidence, random_state=0).fit(*rows, sensitive_features=rows[1])
+        lost = before.astype(float) - (clf.predict(rows[0]) == rows[1])
+        assert lost.mean() + z * lost.std() / len(lost) ** 0.5 <= 0.002 + 1e-6
+        strengths.append(clf.strength_)
+    assert strengths[0] >= strengths[1] >= strengths[2]
+    assert strengths[0] > strengths[2]
+
+
 def test_the_estimator_is_fitted_to_all_and_its_probabilities_are_shifted(fitted):
     plain = WEAK.fit(FIT_X, FIT_Y).predict_proba(NEW_X)
     np.testing.assert_allclose(fitted.estimator_.predict_proba(NEW_X), plain)
@@ -313,6 +328,11 @@ def test_bad_input(problem):
         FairOffsetClassifier(WEAK, metric="accuracy").fit(X, y)
     with pytest.raises(sklearn.exceptions.NotFittedError):
         FairOffsetClassifier(FrozenEstimator(LogisticRegression())).fit(X, y)
+
+
+def test_confidence_out_of_range(problem):
+    with pytest.raises(ValueError, match="'confidence' parameter"):
+        FairOffsetClassifier(WEAK, confidence=0.3).fit(FIT_X, FIT_Y)
 
 
 def test_folds_without_a_class_or_a_group(problem):

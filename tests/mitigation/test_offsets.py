@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from skqfair.mitigation import STRENGTHS, class_offsets, correct_by_strength
+from skqfair.mitigation import STRENGTHS, class_offsets, correct_by_strength, drop_by_strength
 
 
 def problem(n_classes, n=600, seed=0):
@@ -65,6 +65,24 @@ def test_counts_are_those_of_predictions_at_every_strength(weighted):
         predicted = [max(range(4), key=lambda c: np.log(q[c]) + t * b[c]) for q in p]
         right = (np.array(predicted) == y) * (1 if weight is None else weight)
         np.testing.assert_allclose(row, [right[codes == g].sum() for g in range(3)])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_drops_and_their_errors_are_those_of_paired_differences(weighted):
+    p, y = problem(4)
+    weight = np.random.default_rng(4).uniform(0.5, 2, len(y)) if weighted else np.ones(len(y))
+    b = class_offsets(p, y, y)
+    drops, errors = drop_by_strength(np.log(p), y, b, sample_weight=weight if weighted else None)
+    before = p.argmax(1) == y
+    for t, drop, error in zip(STRENGTHS[::10], drops[::10], errors[::10], strict=True):
+        after = (np.log(p) + t * b).argmax(1) == y
+        difference = before.astype(float) - after
+        mean = np.average(difference, weights=weight)
+        spread = np.sqrt(np.sum(weight**2 * (difference - mean) ** 2)) / weight.sum()
+        np.testing.assert_allclose([drop, error], [mean, spread], rtol=1e-10, atol=1e-12)
+        if not weighted:  # the textbook's standard error, but for n - 1
+            textbook = difference.std(ddof=1) / len(y) ** 0.5 * np.sqrt(1 - 1 / len(y))
+            np.testing.assert_allclose(error, textbook, rtol=1e-10, atol=1e-12)
 
 
 def figures(p, y, b):
