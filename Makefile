@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-oldest test-newest rooms lint package release-check format docs bench clean
+.PHONY: help demo test test-fast test-slow test-oldest test-newest coverage rooms lint package release-check format docs bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-fast: $(VENV)/.all  ## Tests and doctests only
 
 test-slow: $(VENV)/.all  ## The tests that take minutes
 	$(PYTEST) -m slow -o timeout=7200
+
+coverage: $(VENV)/.all  ## Which lines the tests run: a table, and build/coverage/index.html
+	$(PYTEST) --cov=skqfair --cov-report=term --cov-report=html:build/coverage
 
 NEEDS_ONNX := tests/export tests/diagnostics tests/examples tests/test_package.py
 # warnings are no errors here: old packages warn of each other, new ones of what goes in a year

@@ -1,5 +1,6 @@
 """Configuration of the documentation."""
 
+import os
 import re
 import sys
 import warnings
@@ -27,6 +28,14 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
+if "INTERSPHINX" in os.environ:  # links to other projects need the network, which a build must not
+    extensions.append("sphinx.ext.intersphinx")
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", None),
+    "sklearn": ("https://scikit-learn.org/stable", None),
+    "skorch": ("https://skorch.readthedocs.io/en/stable", None),
+    "torch": ("https://docs.pytorch.org/docs/stable", None),
+}
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"

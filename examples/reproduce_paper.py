@@ -7,6 +7,7 @@ tables (CSV), figures and a report with a verdict on each claim of Bellam & Kim 
 
     python examples/reproduce_paper.py --data UTKFace --seeds 5 --jobs 2 --out study
 
+Run it from a clone: it needs the folder ``paper`` that is beside it there.
 ``--data`` is a folder of UTKFace in its own layout. Without it a small version runs on Adult and on
 scikit-learn's digits, in two minutes or so. A run that was interrupted goes on where it was: what is
 finished lies in ``study/work`` and is not done again. More ``--seeds`` later add to what is there.
@@ -27,9 +28,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from paper._pieces import Study
-from paper._report import draw, write_report
-from paper._tasks import FACES, SHIPPED, OwnTask, Task, skipped_files
+try:
+    from paper._pieces import Study
+    from paper._report import draw, write_report
+    from paper._tasks import FACES, SHIPPED, OwnTask, Task, skipped_files
+except ModuleNotFoundError as error:
+    if error.name not in ("paper", "paper._pieces"):
+        raise
+    raise SystemExit(
+        "The folder 'paper' is not beside this script: run examples/reproduce_paper.py from a clone of "
+        "skqfair."
+    ) from None
 
 
 def parse(arguments=None):
