@@ -53,7 +53,7 @@ def _predict(name, model, X, classes):
 
 
 def candidates(search, X, y, fit_params, reference):
-    """Fit every candidate of a search again; return them by name, and the name of the reference."""
+    """Fit every candidate of a search again; return models by name, the names, the reference's."""
     params = getattr(search, "cv_results_", {}).get("params")
     if params is None:
         raise ValueError("search has no cv_results_; fit it first.")
@@ -67,7 +67,7 @@ def candidates(search, X, y, fit_params, reference):
     for name, candidate in zip(names, params, strict=True):
         model = clone(search.estimator).set_params(**clone(candidate, safe=False))
         models[name] = model.fit(X, y, **fit_params)
-    return models, reference
+    return models, names, reference
 
 
 def _name(params):
