@@ -5,7 +5,6 @@ import numpy as np
 from skqfair._optional import import_extra
 from skqfair.audit._searched import FIGURES, searched_table
 from skqfair.audit._verdicts import name_of
-from skqfair.displays import BitWidthDisplay
 
 __all__ = ["plot_audit"]
 
@@ -75,6 +74,8 @@ def _draw(ax, table, column, models):
 
 def _draw_bits(table, axes):
     """Draw the curves of one model over its bit widths."""
+    from skqfair.displays import BitWidthDisplay  # with scikit-learn, which takes a second to load
+
     rows = table.droplevel(0)
     BitWidthDisplay(rows.set_axis(rows.index.astype(object))).plot(axes)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from skqfair.metrics._intervals import wilson_interval
 from skqfair.metrics._samples import N_BLOCKS, ratio
@@ -48,7 +48,7 @@ def proportion(samples, event, true=None):
 
 def paired_interval(gained, lost, n, level):
     """Return Bonett and Price's interval of (gained - lost) / n, which always holds the estimate."""
-    z = norm.ppf(0.5 + level / 2)
+    z = ndtri(0.5 + level / 2)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
     change = (gained - lost) / n
@@ -93,7 +93,7 @@ def _student(value, error, freedom):
     freedom = np.where(freedom > 0, freedom, np.nan)
 
     def interval(level):
-        half = t.ppf(0.5 + level / 2, freedom) * error
+        half = stdtrit(freedom, 0.5 + level / 2) * error
         return value - half, value + half
 
     return interval

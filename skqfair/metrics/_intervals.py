@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from sklearn.utils import check_random_state
+from scipy.special import ndtri
+
+from skqfair._validation import random_state_of
 
 __all__ = [
     "ChanceBand",
@@ -63,7 +64,7 @@ def wilson_interval(accuracy, n, level):
     ----------
     Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. JASA.
     """
-    z2 = norm.ppf(0.5 + level / 2) ** 2
+    z2 = ndtri(0.5 + level / 2) ** 2
     centre = (accuracy + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (accuracy * (1 - accuracy) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
@@ -98,7 +99,7 @@ def equal_accuracy_draws(counts, *, n_draws=1000, random_state=None):
     ndarray of shape (n_draws, G)
         Accuracies.
     """
-    rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
+    rng = np.random.default_rng(random_state_of(random_state).randint(2**31 - 1))
     n_groups, overall = len(counts.count), float(np.clip(counts.overall_accuracy, 0, 1))
     if counts.samples is None:
         return rng.binomial(counts.count, overall, (n_draws, n_groups)) / counts.count

@@ -5,8 +5,6 @@ import warnings
 
 import numpy as np
 import pandas as pd
-import sklearn.metrics
-from sklearn.exceptions import UndefinedMetricWarning
 
 from skqfair.metrics._estimates import Estimate, jackknife, mean, proportion, proportion_change
 from skqfair.metrics._samples import N_BLOCKS
@@ -144,6 +142,8 @@ class Score:
         return value, without
 
     def _try(self, samples, outcome, rows):
+        from sklearn.exceptions import UndefinedMetricWarning
+
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UndefinedMetricWarning)  # a default is no result
@@ -237,7 +237,8 @@ def _find(name, metric, samples):
                     f"{samples.classes[:5].tolist()}; say which with pos_label=."
                 )
             return OWN[metric]
-        import fairlearn.metrics  # only where a name needs it: the command line starts faster without
+        import fairlearn.metrics  # only where a name needs them: the command line starts faster without
+        import sklearn.metrics
 
         for module in (sklearn.metrics, fairlearn.metrics):
             if callable(getattr(module, metric, None)):

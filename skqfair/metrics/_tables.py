@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import UndefinedMetricWarning
 
 from skqfair.metrics._counts import tally
 from skqfair.metrics._estimates import paired_interval, proportion_change, range_change_interval
@@ -40,7 +39,7 @@ def group_table(samples, outcome, measures, confidence, random_state):
         "equal_accuracy_p": p,
     }
     for measure in measures:
-        estimate = measure.by_group(samples, outcome)
+        estimate = _by_group(measure, samples, outcome)
         _warn_missing(measure.name, samples, estimate.value)
         columns |= _estimate_columns(measure, estimate, level)
     table = pd.DataFrame(columns, index=samples.groups.index)
@@ -52,6 +51,14 @@ def group_table(samples, outcome, measures, confidence, random_state):
         confidence=confidence,
     )
     return table
+
+
+def _by_group(measure, samples, outcome):
+    """Return the figure of each group, computed once for the tables that need it."""
+    key = "by_group", measure
+    if key not in outcome.memory:
+        outcome.memory[key] = measure.by_group(samples, outcome)
+    return outcome.memory[key]
 
 
 def _estimate_columns(measure, estimate, level):
@@ -72,6 +79,8 @@ def _warn_missing(name, samples, value):
     """Warn of groups in which a measure is undefined."""
     missing = ~np.isfinite(value)
     if missing.any():
+        from sklearn.exceptions import UndefinedMetricWarning  # takes a second to load
+
         groups = "; ".join(str(group_name(group)) for group in samples.groups.index[missing])
         warnings.warn(
             f"{name} is undefined in the group(s) {groups}, and NaN there.",
@@ -119,7 +128,7 @@ def _change_columns(measure, samples, before, after, confidence):
         else measure.change(samples, before, after)
     )
     low, high = change.interval(1 - (1 - confidence) / samples.n_groups)
-    old, new = (measure.by_group(samples, outcome) for outcome in (before, after))
+    old, new = (_by_group(measure, samples, outcome) for outcome in (before, after))
     # half of the error for the changes, a quarter for the levels before and after
     half, quarter = (1 - (1 - confidence) / share / samples.n_groups for share in (2, 4))
     least, most = range_change_interval(
