@@ -10,9 +10,9 @@ from skqfair.metrics._estimates import paired_interval, proportion_change, range
 from skqfair.metrics._intervals import (
     equal_accuracy_draws,
     equal_accuracy_p,
+    exact_interval,
     fvo_chance,
     fvo_interval,
-    wilson_interval,
 )
 from skqfair.metrics._measures import ACCURACY
 
@@ -23,7 +23,7 @@ def group_table(samples, outcome, measures, confidence, random_state):
     """Return count, accuracy and measures of each group, and FVO beside them; see group_report."""
     counts = tally(outcome.correct, samples.groups, samples.weights)
     level = 1 - (1 - confidence) / samples.n_groups
-    low, high = wilson_interval(counts.accuracy, counts.effective, level)
+    low, high = exact_interval(counts.accuracy, counts.effective, level)
     draws = equal_accuracy_draws(counts, random_state=random_state)
     chance, p = fvo_chance(draws, confidence=confidence), equal_accuracy_p(counts, draws)
     interval = fvo_interval(low, high)
@@ -152,7 +152,7 @@ def model_row(samples, base, outcome, measures, groups, changes):
     n = len(samples.labels) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
     flips = float(np.average(base.labels != outcome.labels, weights=weights))
     shares = np.array([accuracy, flips])
-    low, high = (bounds.tolist() for bounds in wilson_interval(shares, n, confidence))
+    low, high = (bounds.tolist() for bounds in exact_interval(shares, n, confidence))
     total = len(samples.labels) if weights is None else weights.sum()
     lost, gained = (changes[name].sum() / total for name in ("lost", "gained"))
     excess = (changes.attrs["change"] - changes["change"]).clip(lower=0)
