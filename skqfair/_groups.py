@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from skqfair._validation import check_aligned, check_length
-from skqfair.exceptions import EmptyGroupWarning, ManyGroupsWarning
+from skqfair.exceptions import ManyGroupsWarning
 
 __all__ = ["Groups", "columns_of", "encode_groups", "is_names", "named_columns"]
 
@@ -281,6 +281,8 @@ def _drop_unused(codes, n_groups):
 def _warn_empty(empty, name):
     """Warn of declared groups (categories of a categorical column) that have no sample."""
     if empty:
+        from skqfair.exceptions import EmptyGroupWarning  # with scikit-learn, which takes a second
+
         listed = "; ".join(", ".join(map(str, parts)) for parts in empty[:5])
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         warnings.warn(

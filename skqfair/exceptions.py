@@ -1,6 +1,18 @@
-"""Errors and warnings of the package, all subclasses of scikit-learn's or Python's own."""
+"""Errors and warnings of the package, all subclasses of scikit-learn's or Python's own.
 
-from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
+Those of scikit-learn's are loaded when they are first used: the command line does without it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skqfair._sklearn_exceptions import (
+        EmptyGroupWarning,
+        UnclearSamplesWarning,
+        UnknownLabelWarning,
+        UntrainedNetworkError,
+    )
 
 __all__ = [
     "AccuracyBoundWarning",
@@ -27,29 +39,32 @@ __all__ = [
     "UntrainedNetworkError",
 ]
 
+_OF_SKLEARN = (
+    "EmptyGroupWarning",
+    "UnclearSamplesWarning",
+    "UnknownLabelWarning",
+    "UntrainedNetworkError",
+)
 
-class UntrainedNetworkError(NotFittedError):
-    """A network was handed over as trained, but has never been trained."""
+
+def __getattr__(name):
+    if name not in _OF_SKLEARN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module("skqfair._sklearn_exceptions"), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__():
+    return __all__
 
 
 class ModuleOutputError(ValueError):
     """The outputs of a module do not fit its criterion."""
 
 
-class EmptyGroupWarning(UndefinedMetricWarning):
-    """A group has no sample, hence no accuracy, and is left out of a metric."""
-
-
 class ManyGroupsWarning(UserWarning):
     """So many groups that they are probably values of a continuous feature."""
-
-
-class UnknownLabelWarning(UndefinedMetricWarning):
-    """Predictions have labels that the true ones lack."""
-
-
-class UnclearSamplesWarning(UndefinedMetricWarning):
-    """What belongs to which sample inside a layer is unclear; its figures by group are NaN."""
 
 
 class UnquantizedWeightsWarning(UserWarning):

@@ -6,6 +6,7 @@ from skqfair.audit._documents import Documents
 from skqfair.audit._fingerprint import describe_call, fingerprint
 from skqfair.audit._gate import check_limits
 from skqfair.audit._models import candidates, predict_all
+from skqfair.audit._searched import plain_params
 from skqfair.audit._verdicts import write_verdicts
 from skqfair.metrics import compare_models
 
@@ -256,10 +257,12 @@ class CompressionAudit(Documents):
         ValueError
             If the search is not fitted, or which candidate is the reference is unclear.
         """
-        models, reference = candidates(search, X_train, y_train, fit_params or {}, reference)
-        return cls.from_models(
+        models, names, reference = candidates(search, X_train, y_train, fit_params or {}, reference)
+        audit = cls.from_models(
             models, X, y, sensitive_features=sensitive_features, reference=reference, **options
         )
+        audit.context["searched"] = dict(zip(names, plain_params(search), strict=True))
+        return audit
 
     def require(
         self,

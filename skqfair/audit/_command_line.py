@@ -131,6 +131,11 @@ def _limit(text):
         ) from None
 
 
+def _texts(categorical):
+    """Return the texts of a categorical without missing values as objects."""
+    return pd.Series(categorical.categories.to_numpy(dtype=object)[categorical.codes], dtype=object)
+
+
 def _label(text, y_true):
     """Return the label of y_true that a text stands for."""
     if text is None:
@@ -150,13 +155,18 @@ def _read(path, columns):
     if parquet:
         there = import_extra("pyarrow.parquet", "parquet").read_schema(path).names
     else:
-        there = list(pd.read_csv(path, nrows=0).columns)
+        head = pd.read_csv(path, nrows=1000)
+        there = list(head.columns)
     for option, names in columns.items():
         absent = [name for name in names if name not in there]
         if absent:
             raise ValueError(f"{option}: {path.name} has no column {absent}; it has {there}.")
     wanted = list(dict.fromkeys(name for names in columns.values() for name in names))
-    table = pd.read_parquet(path, columns=wanted) if parquet else pd.read_csv(path, usecols=wanted)
+    if parquet:
+        table = pd.read_parquet(path, columns=wanted)
+    else:  # each text is made once, not a million times
+        text = [name for name in wanted if not pd.api.types.is_numeric_dtype(head[name])]
+        table = pd.read_csv(path, usecols=wanted, dtype=dict.fromkeys(text, "category"))
     table = table.reset_index(drop=True)
     if not len(table):
         raise ValueError(f"{path.name} has no row.")
@@ -167,4 +177,6 @@ def _read(path, columns):
                     f"{option}: {missing} of {len(table)} values of {name!r} are missing; drop these "
                     "rows, or give missing groups a name."
                 )
-    return table
+    groups = columns["--groups"]
+    labels = [name for name in wanted if name not in groups and table[name].dtype == "category"]
+    return table.assign(**{name: _texts(table[name].array) for name in labels})

@@ -17,15 +17,18 @@ class Documents:
     def plot(self, axes=None):
         """Draw accuracy by group, and its change by group, with intervals.
 
+        Of a search over ``weight_bits``, accuracy and FVO against bits are drawn below, and size where
+        it is known; where the search varied more, e.g. a mitigation, a curve for each of its values.
+
         Parameters
         ----------
-        axes : sequence of two matplotlib Axes, optional
-            Where to draw; None makes a figure.
+        axes : sequence of matplotlib Axes, optional
+            Where to draw, as many as there are panels; None makes a figure.
 
         Returns
         -------
         ndarray of matplotlib Axes
-            Accuracy and, if there is a compressed model, change.
+            Accuracy, change if there is a compressed model, and the panels of a search.
 
         Raises
         ------

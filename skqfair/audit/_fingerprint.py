@@ -2,16 +2,17 @@
 
 import datetime
 import hashlib
+import importlib.metadata
 import platform
 
 import numpy as np
 import pandas as pd
-import scipy
-import sklearn
 
 from skqfair._version import __version__
 
 __all__ = ["describe_call", "fingerprint"]
+
+_LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy")
 
 
 def fingerprint(*arrays):
@@ -41,10 +42,7 @@ def describe_call(how, options, n_samples, data):
         "versions": {
             "skqfair": __version__,
             "python": platform.python_version(),
-            "numpy": np.__version__,
-            "pandas": pd.__version__,
-            "scikit-learn": sklearn.__version__,
-            "scipy": scipy.__version__,
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
 

@@ -5,6 +5,7 @@ from html import escape
 from skqfair.audit._page import SCRIPT, STYLE
 from skqfair.audit._pictures import dot_plot
 from skqfair.audit._present import SECTIONS, cells, table_of
+from skqfair.audit._searched import FIGURES, searched_table
 
 __all__ = ["as_html"]
 
@@ -25,11 +26,12 @@ def as_html(audit, *, page=True):
 
 def _body(audit):
     compressed = [str(name) for name in audit.models.index if name != audit.reference]
+    listed = ", ".join(compressed) if len(compressed) <= 5 else f"{len(compressed)} models"
     level = f"{audit.confidence:.0%} confidence"
     n_groups = len(audit.groups.loc[[audit.reference]])
     parts = [
         "<h1>Whom did compression harm?</h1>",
-        f'<p class="lead">{escape(", ".join(compressed) or "No compressed model")} against '
+        f'<p class="lead">{escape(listed or "No compressed model")} against '
         f"{escape(str(audit.reference))}, on {audit.context['samples']} samples of {n_groups} groups, "
         f"at {level}.</p>",
         "<h2>In words</h2><ul>",
@@ -47,12 +49,21 @@ def _body(audit):
 
 def _picture(audit, name):
     models = list(audit.models.index)
+    if name == "models":
+        table = searched_table(audit)
+        return "" if table is None else "".join(_curve(table, column) for column in FIGURES)
     if name == "changes":
         title = f"Change of accuracy by group, against {audit.reference}"
         return dot_plot(audit.changes, "change", models, title, "change of accuracy")
     if name == "groups":
         return dot_plot(audit.groups, "accuracy", models, "Accuracy by group", "accuracy")
     return ""
+
+
+def _curve(table, column):
+    lines, label = list(table.index.unique(0)), FIGURES[column]
+    title = f"{label[0].upper()}{label[1:]} by weight bits"
+    return dot_plot(table, column, lines, title, label, rows="bit widths")
 
 
 def _table(table, title):

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 __all__ = ["candidates", "predict_all"]
 
@@ -38,6 +35,9 @@ def _predict(name, model, X, classes):
             f"{type(model).__name__}. Wrap a torch module in skqfair.networks.TorchClassifier, open an "
             "ONNX file with skqfair.export.OnnxClassifier."
         )
+    from sklearn.exceptions import NotFittedError  # audits of predictions do without scikit-learn
+    from sklearn.utils.validation import check_is_fitted
+
     try:
         check_is_fitted(model)
     except NotFittedError as error:
@@ -53,7 +53,9 @@ def _predict(name, model, X, classes):
 
 
 def candidates(search, X, y, fit_params, reference):
-    """Fit every candidate of a search again; return them by name, and the name of the reference."""
+    """Fit every candidate of a search again; return models by name, the names, the reference's."""
+    from sklearn.base import clone
+
     params = getattr(search, "cv_results_", {}).get("params")
     if params is None:
         raise ValueError("search has no cv_results_; fit it first.")
@@ -67,7 +69,7 @@ def candidates(search, X, y, fit_params, reference):
     for name, candidate in zip(names, params, strict=True):
         model = clone(search.estimator).set_params(**clone(candidate, safe=False))
         models[name] = model.fit(X, y, **fit_params)
-    return models, reference
+    return models, names, reference
 
 
 def _name(params):

@@ -18,7 +18,7 @@ _MARKS = (
 N_COLORS = 7
 
 
-def dot_plot(table, column, models, title, label):
+def dot_plot(table, column, models, title, label, rows="groups"):
     """Return a figure: a row for each group and model, the estimate a mark, its interval a line.
 
     Parameters
@@ -29,8 +29,8 @@ def dot_plot(table, column, models, title, label):
         What is drawn.
     models : list
         All models, so that each has its own mark in every picture.
-    title, label : str
-        Of the picture, and of its axis.
+    title, label, rows : str
+        Of the picture, of its axis, and what its rows are.
     """
     present = [model for model in models if model in table.index.unique(0)]
     groups = list(table.loc[present[0]].index)
@@ -58,7 +58,7 @@ def dot_plot(table, column, models, title, label):
                 y = top + 5 + _ROW * (j + 0.5)
                 parts.append(_mark(models.index(model), [place(v) for v in figures], y, said))
     description = (
-        f"{title}: {len(groups)} groups, {', '.join(map(str, present))}. The table has the figures."
+        f"{title}: {len(groups)} {rows}, {', '.join(map(str, present))}. The table has the figures."
     )
     keys = "".join(_key(models.index(model), model) for model in present)
     return (

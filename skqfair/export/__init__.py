@@ -11,6 +11,8 @@ from skqfair.export._classifier import OnnxClassifier  # noqa: E402
 
 __all__ = ["OnnxClassifier", "parity_report", "to_onnx"]
 
+OnnxClassifier.__module__ = __name__  # the name in saved files, which no move of a file changes
+
 _LATER = {"parity_report": "_parity", "to_onnx": "_writer"}  # with torch, which predictions do without
 
 

@@ -1,6 +1,7 @@
 """A scikit-learn classifier that runs an exported model."""
 
 import math
+from pathlib import PurePath
 
 import numpy as np
 from scipy.special import softmax
@@ -89,7 +90,8 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Pickles carry the content of the file, so that they are the same model wherever they go.
+    Pickles and files of skops carry the content of the file, so that they are the same model wherever
+    they go; a path in them is text.
 
     Several inputs take a frame or a dict with their names, or an array with the columns of all in their
     order. A file for a fixed number of rows gets batches of that number, the last one filled up. Inputs
@@ -273,8 +275,18 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         return outputs if metadata.returns_logits else log_probabilities(outputs)
 
     def __getstate__(self):
-        self._model  # noqa: B018 - the content travels along
-        return super().__getstate__()
+        content = self._model.content
+        state = {**super().__getstate__(), "_loaded": content}
+        if isinstance(self.path, PurePath):
+            state["path"] = str(self.path)
+        return state
+
+    def __setstate__(self, state):
+        attributes = dict(state)
+        content = attributes.pop("_loaded")
+        super().__setstate__(attributes)
+        options = self.path, self.n_threads, self.classes, self.output
+        self._loaded = Loaded(*options, content=content)
 
     def _size_of_batches(self, shape):
         size = self._checked_batch_size()

@@ -16,9 +16,10 @@ __all__ = ["Loaded"]
 class Loaded:
     """The content of a file, its metadata, and a session that is opened when it is needed."""
 
-    def __init__(self, path, n_threads, classes=None, output=None):
+    def __init__(self, path, n_threads, classes=None, output=None, *, content=None):
         self.path, self.n_threads, self.classes, self.output = path, n_threads, classes, output
-        self.content, name = _read(path)
+        self.is_one_file = content is not None or isinstance(path, (bytes, bytearray))
+        self.content, name = _read(path) if content is None else (content, "the saved model")
         self._open(name)
 
     def is_of(self, path, n_threads, classes, output):
@@ -50,7 +51,7 @@ class Loaded:
     def _take_external(self, model, name):
         """Return the model with the weights that are in other files of its folder."""
         outside = [tensor for tensor in _tensors(model.graph) if uses_external_data(tensor)]
-        if not outside or isinstance(self.path, (bytes, bytearray)):
+        if not outside or self.is_one_file:
             return model
         try:
             load_external_data_for_model(model, str(Path(self.path).parent))
@@ -79,14 +80,6 @@ class Loaded:
                 f"{name} cannot be used: it has {columns} outputs for {n_classes} classes; export the "
                 "estimator again."
             )
-
-    def __getstate__(self):
-        names = ("path", "n_threads", "classes", "output", "content")
-        return {name: getattr(self, name) for name in names}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._open("the pickled model")
 
 
 def _not_loaded(name, error):

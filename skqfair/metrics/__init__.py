@@ -1,15 +1,23 @@
-"""Accuracy by group: FVO, reports with intervals, scorers and the choice of a model."""
+"""Accuracy by group: FVO, reports with intervals, scorers and the choice of a model.
+
+Scorers are loaded when they are first used, with scikit-learn, which the reports do without.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from skqfair.metrics._change import change_report, excess_accuracy_gap, prediction_flip_rate
 from skqfair.metrics._comparison import ModelComparison, compare_models
-from skqfair.metrics._counts_scorer import fairness_counts_scorer
 from skqfair.metrics._frontier import accuracy_frontier
 from skqfair.metrics._fvo import fairness_violation_observed
 from skqfair.metrics._intervals import ChanceBand
 from skqfair.metrics._pooling import has_counts, pooled_report
 from skqfair.metrics._report import group_report, model_report
-from skqfair.metrics._scorers import make_fairness_scorer, model_size_scorer
 from skqfair.metrics._selection import smallest_within
+
+if TYPE_CHECKING:
+    from skqfair.metrics._counts_scorer import fairness_counts_scorer
+    from skqfair.metrics._scorers import make_fairness_scorer, model_size_scorer
 
 __all__ = [
     "ChanceBand",
@@ -29,3 +37,21 @@ __all__ = [
     "prediction_flip_rate",
     "smallest_within",
 ]
+
+_LATER = {
+    "fairness_counts_scorer": "_counts_scorer",
+    "make_fairness_scorer": "_scorers",
+    "model_size_scorer": "_scorers",
+}
+
+
+def __getattr__(name):
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__():
+    return __all__

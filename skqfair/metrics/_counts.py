@@ -9,7 +9,6 @@ import pandas as pd
 
 from skqfair._groups import encode_groups
 from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
-from skqfair.exceptions import EmptyGroupWarning, UnknownLabelWarning
 
 __all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels", "label_kind", "tally"]
 
@@ -84,6 +83,8 @@ def correct_predictions(y_true, y_pred, name="y_pred", *, kind=None, known=None)
         )
     if len(pd.unique(y_true)) == 1:  # one class by itself: no coding to compare
         return correct
+    from skqfair.exceptions import UnknownLabelWarning  # with scikit-learn, which takes a second
+
     warnings.warn(
         f"{name} has labels that y_true lacks: {_some(unknown)}; they count as wrong.",
         UnknownLabelWarning,
@@ -166,6 +167,8 @@ def tally(correct, groups, weights=None):
     total = np.bincount(groups.codes, weights)
     keep = total > 0
     if not keep.all():
+        from skqfair.exceptions import EmptyGroupWarning
+
         empty = ", ".join(map(str, groups.index[~keep]))
         warnings.warn(
             f"the group(s) {empty} have no weight, hence no accuracy, and are left out.",

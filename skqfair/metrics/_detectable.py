@@ -1,13 +1,16 @@
 """The smallest gaps and losses that groups of these sizes can show."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.stats import binom, chi2, ncx2, norm
+from scipy.special import betainc, chdtri, chndtr, gammaln, ndtri, xlog1py, xlogy
 
 from skqfair.metrics._estimates import proportion
 
 __all__ = ["detectable_table"]
+
+_POINTS = 101  # of the counts of gained samples that a power is summed over
 
 
 def detectable_table(samples, before, after, confidence, power=0.8):
@@ -15,48 +18,78 @@ def detectable_table(samples, before, after, confidence, power=0.8):
 
     ``gap``: of one group against all others, at equal accuracy of these, by the test of equal accuracy
     (noncentral chi-square). ``loss``: of accuracy against the reference, where the share of gained
-    samples is as observed, by the paired interval of the group (exact binomial sums).
+    samples is as observed, by the paired interval of the group (binomial sums).
     """
     count, n = samples.part().count, samples.part().effective
     accuracy = float(np.average(after.correct, weights=samples.weights))
     gained = proportion(samples, after.correct & ~before.correct).value
     level = 1 - (1 - confidence) / len(n)
-    gap = [_gap(size, n.sum(), len(n), accuracy, confidence, power) for size in n]
-    loss = [_loss(int(size), share, level, power) for size, share in zip(n, gained, strict=True)]
+    gap = _gap(n, accuracy, confidence, power)
+    loss = _loss(np.floor(n), gained, level, power)
     return pd.DataFrame({"count": count, "gap": gap, "loss": loss}, index=samples.groups.index)
 
 
-def _gap(n, total, n_groups, accuracy, confidence, power):
+def _gap(n, accuracy, confidence, power):
     """Solve the power of the chi-square test for the gap of one group; NaN where none is that large."""
     spread = accuracy * (1 - accuracy)
-    if n_groups < 2 or spread <= 0:
-        return np.nan
-    critical = chi2.ppf(confidence, n_groups - 1)
-    needed = brentq(lambda c: ncx2.sf(critical, n_groups - 1, c) - power, 1e-6, 1e4)
-    gap = np.sqrt(needed * spread / (n * (1 - n / total)))
-    return gap if gap <= max(accuracy, 1 - accuracy) else np.nan
+    if len(n) < 2 or spread <= 0:
+        return np.full(len(n), np.nan)
+    gap = np.sqrt(_noncentrality(len(n), confidence, power) * spread / (n * (1 - n / n.sum())))
+    return np.where(gap <= max(accuracy, 1 - accuracy), gap, np.nan)
+
+
+@cache
+def _noncentrality(n_groups, confidence, power):
+    """Return the noncentrality at which a chi-square test has a power."""
+    critical = chdtri(n_groups - 1, 1 - confidence)
+    return _bisect(lambda c: power - 1 + chndtr(critical, n_groups - 1, c), 0.0, 1e4, steps=60)
 
 
 def _loss(n, gained, level, power):
     """Solve the power of the paired interval for the net loss; NaN where none can be shown."""
-    largest = 1 - gained
-
-    def short(loss):
-        return _power(n, gained, min(gained + loss, largest), level) - power
-
-    if short(largest - gained) < 0:
-        return np.nan
-    return brentq(short, 1e-12, largest - gained, xtol=1e-6)
-
-
-def _power(n, gained, lost, level):
-    """Return the probability that the upper bound of the change of accuracy is below 0."""
-    z2 = norm.ppf(0.5 + level / 2) ** 2
-    first, last = binom.ppf([1e-9, 1 - 1e-9], n, gained)
-    g = np.unique(np.linspace(first, last, 400).round())
+    largest = np.maximum(1 - 2 * gained, 0)
+    g, weights = _binomial(n, gained)
     # (lost - gained)^2 (1 + z2 / (n + 2)) > z2 (lost + gained + 2), solved for lost - gained
-    a = 1 + z2 / (n + 2)
+    z2, size = ndtri(0.5 + level / 2) ** 2, n[:, None]
+    a = 1 + z2 / (size + 2)
     least = g + np.floor((z2 + np.sqrt(z2**2 + 8 * a * z2 * (g + 1))) / (2 * a)) + 1
-    each = binom.pmf(g, n, gained)
-    rate = min(lost / (1 - gained), 1.0) if gained < 1 else 0.0
-    return float(each @ binom.sf(least - 1, n - g, rate) / each.sum())
+
+    def missing(loss):
+        """Return by how much the probability that the upper bound is below 0 falls short."""
+        lost = np.minimum(gained + loss, 1 - gained)
+        rate = np.divide(lost, 1 - gained, out=np.zeros_like(lost), where=gained < 1)
+        shown = _at_least(least, size - g, np.minimum(rate, 1)[:, None])
+        return power - (weights * shown).sum(axis=1)
+
+    loss = _bisect(missing, np.zeros(len(n)), largest, steps=22)
+    return np.where(missing(largest) <= 0, loss, np.nan)
+
+
+def _binomial(n, share):
+    """Return counts that a binomial has, shape (G, points), and their probabilities, summing to 1."""
+    mean, spread = n * share, np.sqrt(n * share * (1 - share))
+    reach = 7 * spread + 12
+    ends = np.clip([mean - reach, mean + reach], 0, n)
+    counts = np.linspace(*ends, _POINTS, axis=1).round()
+    size, p = n[:, None], share[:, None]
+    logs = xlogy(counts, p) + xlog1py(size - counts, -p)
+    logs += gammaln(size + 1) - gammaln(counts + 1) - gammaln(size - counts + 1)
+    first = np.diff(counts, axis=1, prepend=-1) > 0  # each count once
+    weights = np.where(first, np.exp(logs), 0)
+    return counts, weights / weights.sum(axis=1, keepdims=True)
+
+
+def _at_least(least, n, rate):
+    """Return the probability that a binomial is at least so large."""
+    possible = least <= n
+    found = betainc(np.where(possible, least, 1), np.where(possible, n - least + 1, 1), rate)
+    return np.where(possible, found, 0.0)
+
+
+def _bisect(function, low, high, steps):
+    """Return where a falling function is 0."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        above = function(middle) > 0
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return high

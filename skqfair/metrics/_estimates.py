@@ -4,15 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
-from skqfair.metrics._intervals import wilson_interval
+from skqfair.metrics._intervals import exact_interval
 from skqfair.metrics._samples import N_BLOCKS, ratio
 
 __all__ = [
     "Estimate",
+    "guard",
+    "guarded",
+    "guarded_mean",
     "jackknife",
-    "mean",
     "paired_interval",
     "proportion",
     "proportion_change",
@@ -40,15 +42,15 @@ class Estimate:
 
 
 def proportion(samples, event, true=None):
-    """Return the share of an event among all rows, or those of a true label, with Wilson's interval."""
+    """Return the share of an event among all rows, or those of a true label, with its exact interval."""
     part = samples.part(true)
     value, n = part.share(part.pick(event)), np.where(part.count > 0, part.effective, np.nan)
-    return Estimate(value, part.count, lambda level: wilson_interval(value, n, level))
+    return Estimate(value, part.count, lambda level: exact_interval(value, n, level))
 
 
 def paired_interval(gained, lost, n, level):
     """Return Bonett and Price's interval of (gained - lost) / n, which always holds the estimate."""
-    z = norm.ppf(0.5 + level / 2)
+    z = ndtri(0.5 + level / 2)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
     change = (gained - lost) / n
@@ -67,13 +69,56 @@ def proportion_change(samples, before, after, true=None):
     )
 
 
-def mean(samples, values):
-    """Return the mean of values, with Student's interval."""
+def guarded_mean(samples, losses, others, least=-np.inf):
+    """Return the mean of losses, with an interval that reckons with large ones which were not seen.
+
+    ``others`` are the losses had each label been another one. As Agresti and Coull do with
+    proportions, which the mean of losses of 0 and 1 is, z^2 / 2 samples are added as they are, and as
+    many with other labels; Student's interval of these always holds the observed mean.
+    """
     part = samples.part()
-    value = part.mean(values)
-    variance = part.mean(np.square(values - value[samples.groups.codes]))
-    error = np.sqrt(ratio(variance, np.where(part.effective > 1, part.effective - 1, 0)))
-    return Estimate(value, part.count, _student(value, error, part.effective - 1))
+    own, other = part.mean(losses), part.mean(others)
+    squares = part.mean(np.square(losses)), part.mean(np.square(others))
+
+    def interval(level):
+        extra, half = guard(part.effective, level, *squares, (own, other))
+        centre = (1 - extra) * own + extra * other
+        return np.clip(centre - half, least, own), np.maximum(centre + half, own)
+
+    return Estimate(own, part.count, interval)
+
+
+def guard(n, level, own, other, means=None):
+    """Return the share of samples with other labels, and half the length of Student's interval.
+
+    ``own`` and ``other`` are mean squares; the ``means`` are taken off where they are given.
+    """
+    added = ndtri(0.5 + level / 2) ** 2 / 2
+    extra = added / (n + 2 * added)
+    variance = (1 - extra) * own + extra * other
+    if means is not None:
+        variance = np.maximum(variance - ((1 - extra) * means[0] + extra * means[1]) ** 2, 0)
+    freedom = np.where(n > 1, n - 1, np.nan)
+    return extra, stdtrit(freedom, 0.5 + level / 2) * np.sqrt(variance / (n + 2 * added))
+
+
+def guarded(estimate, other, n):
+    """Return a figure whose interval reckons with the ``other`` one that other labels would give.
+
+    Its centre is moved, and its variance increased, as :func:`guarded_mean` does for means.
+    """
+    other = np.where(np.isfinite(other), other, estimate.value)
+
+    def interval(level):
+        low, high = estimate.interval(level)
+        added = ndtri(0.5 + level / 2) ** 2 / 2
+        extra = added / (n + 2 * added)
+        centre = (1 - extra) * estimate.value + extra * other
+        between = np.abs(other - estimate.value) * np.sqrt(extra * (1 - extra) / (n + 2 * added))
+        half = np.hypot((high - low) / 2, stdtrit(np.maximum(n - 1, 1), 0.5 + level / 2) * between)
+        return np.minimum(centre - half, estimate.value), np.maximum(centre + half, estimate.value)
+
+    return Estimate(estimate.value, estimate.count, interval)
 
 
 def jackknife(count, value, replicates):
@@ -93,7 +138,7 @@ def _student(value, error, freedom):
     freedom = np.where(freedom > 0, freedom, np.nan)
 
     def interval(level):
-        half = t.ppf(0.5 + level / 2, freedom) * error
+        half = stdtrit(freedom, 0.5 + level / 2) * error
         return value - half, value + half
 
     return interval

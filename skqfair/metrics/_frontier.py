@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from skqfair.metrics._intervals import check_confidence, wilson_interval
+from skqfair.metrics._intervals import check_confidence, exact_interval
 
 __all__ = ["accuracy_frontier"]
 
@@ -11,7 +11,7 @@ __all__ = ["accuracy_frontier"]
 def accuracy_frontier(strengths, correct, total, *, groups, effective=None, confidence=0.95):
     r"""Return accuracy, FVO and the worst group of models along a path, with intervals.
 
-    The interval of the accuracy is Wilson's; those of FVO and of the worst group come from intervals of
+    The interval of the accuracy is exact; those of FVO and of the worst group come from intervals of
     all groups at level :math:`1 - (1 - \mathrm{confidence}) / G`, as in :func:`group_report`. They hold
     for each model by itself, not for the one that looks best on these samples.
 
@@ -56,8 +56,8 @@ def accuracy_frontier(strengths, correct, total, *, groups, effective=None, conf
     effective = total if effective is None else np.asarray(effective, dtype=float)
     each, overall = correct / total, correct.sum(1) / total.sum()
     size = total.sum() ** 2 / (total**2 / effective).sum()
-    low, high = wilson_interval(overall, size, confidence)
-    lows, highs = wilson_interval(each, effective, 1 - (1 - confidence) / len(total))
+    low, high = exact_interval(overall, size, confidence)
+    lows, highs = exact_interval(each, effective, 1 - (1 - confidence) / len(total))
     worst, rows = each.argmin(1), np.arange(len(each))
     names = [", ".join(map(str, name)) if isinstance(name, tuple) else name for name in groups]
     table = pd.DataFrame(

@@ -5,10 +5,16 @@ import warnings
 
 import numpy as np
 import pandas as pd
-import sklearn.metrics
-from sklearn.exceptions import UndefinedMetricWarning
 
-from skqfair.metrics._estimates import Estimate, jackknife, mean, proportion, proportion_change
+from skqfair.metrics._estimates import (
+    Estimate,
+    guard,
+    guarded,
+    guarded_mean,
+    jackknife,
+    proportion,
+    proportion_change,
+)
 from skqfair.metrics._samples import N_BLOCKS
 
 __all__ = ["default_measures", "find_measures"]
@@ -43,23 +49,29 @@ class LogLoss:
 
     name = "log_loss"
 
-    def _losses(self, samples, outcome):
+    def _losses(self, samples, outcome, columns=None):
+        """Return losses; ``columns``: had the true labels been these."""
         proba = _need_probabilities(self.name, outcome)
-        column = pd.Index(samples.classes).get_indexer(samples.labels)
-        chosen = proba[np.arange(len(column)), column]
-        return -np.log(np.maximum(chosen, np.finfo(np.float64).eps))
+        columns = _true_columns(samples) if columns is None else columns
+        return -np.log(np.maximum(proba[np.arange(len(columns)), columns], np.finfo(np.float64).eps))
 
     def overall(self, samples, outcome):
         """Return the mean over all samples."""
         return float(np.average(self._losses(samples, outcome), weights=samples.weights))
 
     def by_group(self, samples, outcome):
-        """Return the mean of each group."""
-        return _not_negative(mean(samples, self._losses(samples, outcome)))
+        """Return the mean of each group, with the interval of a mean of rare large values."""
+        others = self._losses(samples, outcome, _other_columns(samples, outcome))
+        return guarded_mean(samples, self._losses(samples, outcome), others, least=0)
 
     def change(self, samples, before, after):
         """Return how the mean of each group changed."""
-        return mean(samples, self._losses(samples, after) - self._losses(samples, before))
+        others = _other_columns(samples, before)
+        own, other = (
+            self._losses(samples, after, columns) - self._losses(samples, before, columns)
+            for columns in (_true_columns(samples), others)
+        )
+        return guarded_mean(samples, own, other)
 
 
 class CalibrationError:
@@ -70,7 +82,7 @@ class CalibrationError:
     def _gaps(self, samples, outcome):
         """Return sums of (confidence - right) by block, group and bin, and of the weights."""
         confidence = _need_probabilities(self.name, outcome).max(axis=1)
-        bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
+        bins = _bins(confidence)
         shape = (N_BLOCKS, samples.n_groups, N_BINS)
         cell = np.ravel_multi_index((samples.blocks, samples.groups.codes, bins), shape)
         weights = np.ones(len(cell)) if samples.weights is None else samples.weights
@@ -91,8 +103,36 @@ class CalibrationError:
         return np.abs(whole).sum(axis=1) / total, without
 
     def by_group(self, samples, outcome):
-        """Return the error of each group."""
-        return _not_negative(jackknife(samples.groups.counts, *self._values(samples, outcome)))
+        r"""Return the error of each group.
+
+        With gaps :math:`e_i` (confidence less right) the error is
+        :math:`\sum_b |\mathrm{E}[e 1_b]|`, the largest mean of :math:`s_b e` over signs of the bins. The
+        observed one is therefore too large, by at most
+        :math:`\sum_b \sqrt{2 \mathrm{E}[e^2 1_b] / (\pi n)}` on average, which the lower bound takes
+        off; that of the true signs is a mean, whose interval is a guarded one.
+        """
+        confidence = _need_probabilities(self.name, outcome).max(axis=1)
+        cell = samples.groups.codes * N_BINS + _bins(confidence)
+        part, shape = samples.part(), (samples.n_groups, N_BINS)
+        weights = np.ones(len(cell)) if samples.weights is None else samples.weights
+
+        def parts(gaps):
+            """Return the error, and the mean square by bin."""
+            sums = (np.bincount(cell, weights * gaps**k, np.prod(shape)).reshape(shape) for k in (1, 2))
+            total, squares = (each / part.total[:, None] for each in sums)
+            return np.abs(total).sum(axis=1), squares
+
+        own, other = parts(confidence - outcome.correct), parts(confidence - ~outcome.correct)
+        bias = np.sqrt(2 / np.pi / part.effective[:, None] * own[1]).sum(axis=1)
+
+        def interval(level):
+            squares = own[1].sum(axis=1), other[1].sum(axis=1)
+            extra, half = guard(part.effective, level, *squares)
+            low = (1 - extra) * own[0] - extra * other[0] - bias - half
+            high = (1 - extra) * own[0] + extra * other[0] + half
+            return np.clip(low, 0, own[0]), np.clip(high, own[0], 1)
+
+        return Estimate(own[0], samples.groups.counts, interval)
 
     def change(self, samples, before, after):
         """Return how the error of each group changed."""
@@ -120,13 +160,23 @@ class Score:
         return self._call(samples, outcome, slice(None))
 
     def by_group(self, samples, outcome):
-        """Return the figure of each group."""
-        return jackknife(samples.groups.counts, *self._values(samples, outcome))
+        """Return the figure of each group, with an interval that reckons with errors not seen."""
+        estimate = jackknife(samples.groups.counts, *self._values(samples, outcome))
+        columns = _other_columns(samples, outcome)
+        return guarded(estimate, self._with(samples, outcome, columns), samples.part().effective)
 
     def change(self, samples, before, after):
         """Return how the figure of each group changed."""
         (old, old_without), (new, new_without) = (self._values(samples, o) for o in (before, after))
-        return jackknife(samples.groups.counts, new - old, new_without - old_without)
+        estimate = jackknife(samples.groups.counts, new - old, new_without - old_without)
+        columns = _other_columns(samples, before)
+        old, new = (self._with(samples, outcome, columns) for outcome in (before, after))
+        return guarded(estimate, new - old, samples.part().effective)
+
+    def _with(self, samples, outcome, columns):
+        """Return the figure of each group had the true labels been these."""
+        labels = samples.classes[columns]
+        return np.array([self._try(samples, outcome, rows, labels) for rows in samples.members])
 
     def _values(self, samples, outcome):
         if self not in outcome.memory:
@@ -143,16 +193,18 @@ class Score:
                     without[block, group] = self._try(samples, outcome, rest)
         return value, without
 
-    def _try(self, samples, outcome, rows):
+    def _try(self, samples, outcome, rows, labels=None):
+        from sklearn.exceptions import UndefinedMetricWarning
+
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UndefinedMetricWarning)  # a default is no result
-                return self._call(samples, outcome, rows)
+                return self._call(samples, outcome, rows, labels)
         except (ValueError, ZeroDivisionError, UndefinedMetricWarning):
             return np.nan
 
-    def _call(self, samples, outcome, rows):
-        keywords = {}
+    def _call(self, samples, outcome, rows, labels=None):
+        keywords, labels = {}, samples.labels if labels is None else labels
         if samples.weights is not None:
             if "sample_weight" not in self.keywords:
                 raise ValueError(f"metrics: {self.name} takes no sample_weight; leave out one of them.")
@@ -164,16 +216,16 @@ class Score:
             values = _need_probabilities(self.name, outcome)
             if len(samples.classes) == 2:
                 values = values[:, int((samples.classes == samples.positive).argmax())]
-        y_true, keywords = _zero_one(samples, self, keywords)
+        y_true, keywords = _zero_one(samples, self, labels, keywords)
         return float(self.function(y_true[rows], values[rows], **keywords))
 
 
-def _zero_one(samples, score, keywords):
+def _zero_one(samples, score, labels, keywords):
     """Give scores of probabilities the labels 0 and 1: not all of them know a positive label."""
     if not score.of_probabilities or len(samples.classes) != 2:
-        return samples.labels, keywords
+        return labels, keywords
     keywords = {key: value for key, value in keywords.items() if key != "pos_label"}
-    return samples.is_positive.astype(int), keywords
+    return (labels == samples.positive).astype(int), keywords
 
 
 def _need_probabilities(name, outcome):
@@ -185,12 +237,23 @@ def _need_probabilities(name, outcome):
     return outcome.proba
 
 
-def _not_negative(estimate):
-    def interval(level):
-        low, high = estimate.interval(level)
-        return np.maximum(low, 0), high
+def _true_columns(samples):
+    return pd.Index(samples.classes).get_indexer(samples.labels)
 
-    return Estimate(estimate.value, estimate.count, interval)
+
+def _other_columns(samples, outcome):
+    """Return another label for each sample: the likeliest, where it is known."""
+    true, n_classes = _true_columns(samples), len(samples.classes)
+    if outcome.proba is not None:
+        proba = outcome.proba.copy()
+        proba[np.arange(len(true)), true] = -1
+        return proba.argmax(axis=1)
+    predicted = pd.Index(samples.classes).get_indexer(outcome.labels)
+    return np.where((predicted != true) & (predicted >= 0), predicted, (true + 1) % n_classes)
+
+
+def _bins(confidence):
+    return np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
 
 
 ACCURACY = Rate("accuracy", "correct")
@@ -237,7 +300,8 @@ def _find(name, metric, samples):
                     f"{samples.classes[:5].tolist()}; say which with pos_label=."
                 )
             return OWN[metric]
-        import fairlearn.metrics  # only where a name needs it: the command line starts faster without
+        import fairlearn.metrics  # only where a name needs them: the command line starts faster without
+        import sklearn.metrics
 
         for module in (sklearn.metrics, fairlearn.metrics):
             if callable(getattr(module, metric, None)):

@@ -7,9 +7,9 @@ from skqfair.metrics._counts import GroupCounts
 from skqfair.metrics._intervals import (
     check_confidence,
     equal_accuracy_draws,
+    exact_interval,
     fvo_chance,
     fvo_interval,
-    wilson_interval,
 )
 
 __all__ = [
@@ -115,7 +115,7 @@ def _figures(n, right, confidence, random_state):
         return [np.nan] * 5
     n, right = n[n > 0].astype(np.int64), right[n > 0].astype(np.int64)
     counts = GroupCounts(pd.RangeIndex(len(n)), n, n, right, n.astype(float))
-    interval = fvo_interval(*wilson_interval(counts.accuracy, n, 1 - (1 - confidence) / len(n)))
+    interval = fvo_interval(*exact_interval(counts.accuracy, n, 1 - (1 - confidence) / len(n)))
     chance = fvo_chance(equal_accuracy_draws(counts, random_state=random_state), confidence=confidence)
     return [counts.fvo, *interval, chance.quantile, counts.accuracy.min()]
 

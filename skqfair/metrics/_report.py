@@ -21,8 +21,9 @@ def group_report(
 ):
     r"""Return count and accuracy by group, with simultaneous intervals.
 
-    The intervals are Wilson's at level :math:`1 - (1 - \mathrm{confidence}) / G`, so that all hold
-    together. With weights the sample size in them is Kish's, :math:`(\sum w)^2 / \sum w^2`.
+    The intervals are exact (Clopper and Pearson's) at level :math:`1 - (1 - \mathrm{confidence}) / G`,
+    so that all hold together. With weights the sample size in them is Kish's,
+    :math:`(\sum w)^2 / \sum w^2`.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def group_report(
         Weights.
     metrics : names or callables, default=()
         What else to measure: "selection_rate", "true_positive_rate" and "false_positive_rate" (of the
-        second of two labels; Wilson's intervals), "log_loss" (Student's), "calibration_error" (of the
+        second of two labels; exact intervals), "log_loss", "calibration_error" (of the
         predicted label, in 15 bins), names of functions of scikit-learn or fairlearn, or any
         ``metric(y_true, y_pred)``, whose intervals come from a jackknife over 20 blocks and are
         approximate; a dict gives them names. None: those that fit the data.
@@ -76,8 +77,8 @@ def group_report(
     >>> report[["count", "accuracy", "accuracy_low", "accuracy_high", "fvo", "fvo_low"]].round(2)
                          count  accuracy  accuracy_low  accuracy_high  fvo  fvo_low
     sensitive_feature_0
-    a                        2       1.0          0.28           1.00  0.5      0.0
-    b                        2       0.5          0.08           0.92  0.5      0.0
+    a                        2       1.0          0.11           1.00  0.5      0.0
+    b                        2       0.5          0.01           0.99  0.5      0.0
     """
     check_confidence(confidence)
     seed = draw_seed(random_state)
@@ -123,7 +124,7 @@ def model_report(
     Returns
     -------
     DataFrame
-        Columns: ``accuracy`` with its Wilson bounds ``accuracy_low`` and ``accuracy_high``; ``fvo``
+        Columns: ``accuracy`` with its exact bounds ``accuracy_low`` and ``accuracy_high``; ``fvo``
         with ``fvo_low``, ``fvo_high``, ``fvo_chance`` (its quantile at the confidence level if all
         groups were served alike) and ``equal_accuracy_p`` (the test of that), see
         :func:`group_report`; ``worst_group`` and ``worst_accuracy``; against the reference

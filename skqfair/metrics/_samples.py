@@ -1,17 +1,15 @@
 """Samples and predictions as every measure takes them: labels, groups, weights, probabilities."""
 
+import numbers
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 
 from skqfair._groups import Groups, encode_groups
-from skqfair._validation import as_labels, check_length, check_rows, check_weights
-from skqfair.exceptions import EmptyGroupWarning
+from skqfair._validation import as_labels, check_length, check_rows, check_weights, random_state_of
 from skqfair.metrics._counts import correct_predictions, label_kind
 
 __all__ = ["N_BLOCKS", "Outcome", "Samples", "draw_seed", "encode", "ratio"]
@@ -77,7 +75,9 @@ class Samples:
     def part(self, true=None):
         """Return the rows whose label is the positive one, or is not; None are all rows."""
         if true not in self.parts:
-            self.parts[true] = _Part(self, None if true is None else self.is_positive == true)
+            self.parts[true] = _Part(
+                self, None if true is None else np.flatnonzero(self.is_positive == true)
+            )
         return self.parts[true]
 
     @property
@@ -123,7 +123,7 @@ class _Part:
 
     def pick(self, values):
         """Return the rows of values, which may be None."""
-        return values if self.rows is None or values is None else values[self.rows]
+        return values if self.rows is None or values is None else values.take(self.rows)
 
     def share(self, event):
         """Return the weighted share of an event, given for these rows, of each group."""
@@ -189,9 +189,9 @@ class Outcome:
 
 def draw_seed(random_state):
     """Return an integer that stands for a random state, the same for all that is drawn from it."""
-    if isinstance(random_state, Integral):
+    if isinstance(random_state, numbers.Integral):
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    return int(random_state_of(random_state).randint(2**31 - 1))
 
 
 def encode(y_true, predictions, sensitive_features, sample_weight=None, **options):
@@ -216,6 +216,8 @@ def _weighty(groups, weights):
     empty = np.bincount(groups.codes, weights) == 0
     if not empty.any():
         return None
+    from skqfair.exceptions import EmptyGroupWarning  # with scikit-learn, which takes a second
+
     names = ", ".join(map(str, groups.index[empty]))
     warnings.warn(
         f"the group(s) {names} have no weight, hence no accuracy, and are left out.",

@@ -4,16 +4,15 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import UndefinedMetricWarning
 
 from skqfair.metrics._counts import tally
 from skqfair.metrics._estimates import paired_interval, proportion_change, range_change_interval
 from skqfair.metrics._intervals import (
     equal_accuracy_draws,
     equal_accuracy_p,
+    exact_interval,
     fvo_chance,
     fvo_interval,
-    wilson_interval,
 )
 from skqfair.metrics._measures import ACCURACY
 
@@ -24,7 +23,7 @@ def group_table(samples, outcome, measures, confidence, random_state):
     """Return count, accuracy and measures of each group, and FVO beside them; see group_report."""
     counts = tally(outcome.correct, samples.groups, samples.weights)
     level = 1 - (1 - confidence) / samples.n_groups
-    low, high = wilson_interval(counts.accuracy, counts.effective, level)
+    low, high = exact_interval(counts.accuracy, counts.effective, level)
     draws = equal_accuracy_draws(counts, random_state=random_state)
     chance, p = fvo_chance(draws, confidence=confidence), equal_accuracy_p(counts, draws)
     interval = fvo_interval(low, high)
@@ -40,7 +39,7 @@ def group_table(samples, outcome, measures, confidence, random_state):
         "equal_accuracy_p": p,
     }
     for measure in measures:
-        estimate = measure.by_group(samples, outcome)
+        estimate = _by_group(measure, samples, outcome)
         _warn_missing(measure.name, samples, estimate.value)
         columns |= _estimate_columns(measure, estimate, level)
     table = pd.DataFrame(columns, index=samples.groups.index)
@@ -52,6 +51,14 @@ def group_table(samples, outcome, measures, confidence, random_state):
         confidence=confidence,
     )
     return table
+
+
+def _by_group(measure, samples, outcome):
+    """Return the figure of each group, computed once for the tables that need it."""
+    key = "by_group", measure
+    if key not in outcome.memory:
+        outcome.memory[key] = measure.by_group(samples, outcome)
+    return outcome.memory[key]
 
 
 def _estimate_columns(measure, estimate, level):
@@ -72,6 +79,8 @@ def _warn_missing(name, samples, value):
     """Warn of groups in which a measure is undefined."""
     missing = ~np.isfinite(value)
     if missing.any():
+        from sklearn.exceptions import UndefinedMetricWarning  # takes a second to load
+
         groups = "; ".join(str(group_name(group)) for group in samples.groups.index[missing])
         warnings.warn(
             f"{name} is undefined in the group(s) {groups}, and NaN there.",
@@ -119,7 +128,7 @@ def _change_columns(measure, samples, before, after, confidence):
         else measure.change(samples, before, after)
     )
     low, high = change.interval(1 - (1 - confidence) / samples.n_groups)
-    old, new = (measure.by_group(samples, outcome) for outcome in (before, after))
+    old, new = (_by_group(measure, samples, outcome) for outcome in (before, after))
     # half of the error for the changes, a quarter for the levels before and after
     half, quarter = (1 - (1 - confidence) / share / samples.n_groups for share in (2, 4))
     least, most = range_change_interval(
@@ -143,7 +152,7 @@ def model_row(samples, base, outcome, measures, groups, changes):
     n = len(samples.labels) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
     flips = float(np.average(base.labels != outcome.labels, weights=weights))
     shares = np.array([accuracy, flips])
-    low, high = (bounds.tolist() for bounds in wilson_interval(shares, n, confidence))
+    low, high = (bounds.tolist() for bounds in exact_interval(shares, n, confidence))
     total = len(samples.labels) if weights is None else weights.sum()
     lost, gained = (changes[name].sum() / total for name in ("lost", "gained"))
     excess = (changes.attrs["change"] - changes["change"]).clip(lower=0)

@@ -19,11 +19,12 @@ from skqfair.networks._module_outputs import (
     read_weights,
 )
 from skqfair.networks._wrapped import Network
+from skqfair.storage import SavedState
 
 __all__ = ["TorchClassifier"]
 
 
-class TorchClassifier(ClassifierMixin, BaseEstimator):
+class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
     """Take a torch module that was trained without skorch as a fitted classifier.
 
     It predicts, and goes wherever a frozen net goes: ``QuantizedClassifier(TorchClassifier(module))``,
@@ -99,8 +100,6 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     >>> QuantizedClassifier(clf, weight_bits=4).fit(X, y).layer_bits_
     {'0.weight': 4, '2.weight': 4}
     """
-
-    _is_saved_by_attributes = True  # inside a saved estimator
 
     def __init__(
         self, module, classes=None, *, n_classes=None, output=None, batch_size=256, device="cpu"
@@ -244,8 +243,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         """Return what is known of the module; found out again where a parameter has been set since."""
         params = list(self.get_params(deep=False).values())
         known = self.__dict__.get("_found")
-        if known is not None and all(a is b for a, b in zip(known["of"], params, strict=True)):
-            if "net" not in known:  # loaded from a pickle
+        if known is not None and all(map(_same, known["of"], params)):
+            if "net" not in known:  # loaded from a file
                 known["net"] = net_around(self, known["output"], known["classes"])
             return known
         if X is None:
@@ -285,11 +284,16 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
             f"{X.dtype}: {error}"
         )
 
-    def __getstate__(self):
-        state = dict(super().__getstate__())
+    def _saved_attributes(self):
+        state = dict(vars(self))
         if "_found" in state:
             state["_found"] = {name: v for name, v in state["_found"].items() if name != "net"}
         return state
 
     def __sklearn_is_fitted__(self):
         return True
+
+
+def _same(a, b):
+    """Tell whether a parameter is what it was; numbers and names are other objects once loaded."""
+    return a is b or (type(a) is type(b) and isinstance(a, (int, str)) and a == b)

@@ -1,5 +1,6 @@
 """Classes and functions that a saved estimator may refer to by name: these, and no others."""
 
+import importlib
 import sys
 from types import BuiltinFunctionType, FunctionType
 
@@ -22,6 +23,7 @@ PUBLIC_NAMES = {  # of the package's own classes, wherever their files are
     *("skqfair.networks.BothProbabilities", "skqfair.FairOffsetClassifier"),
     *("skqfair.networks.TensorNetClassifier", "skqfair.quantization.ActivationQuantizer"),
     *("skqfair.networks.TensorData", "skqfair.quantization.QuantizedTensor"),
+    "skqfair.export.OnnxClassifier",
 }
 # Nothing here imports, unpickles or runs what it is given: no loader, no checkpoint, no compiler.
 _CLASSES = PUBLIC_NAMES | {
@@ -93,10 +95,12 @@ def is_instance_class(cls):
 
 
 def _find(name):
-    """Return the class of a name, or None; no module is imported for it."""
+    """Return the class of a name, or None; no module of others is imported for it."""
     kinds = (object,) if name in _CLASSES else ()
     kinds += tuple(kind for prefix, kind in _FAMILIES.items() if name.startswith(prefix))
     module, _, attribute = name.rpartition(".")
+    if name in PUBLIC_NAMES:
+        importlib.import_module(module)
     if module not in sys.modules or not kinds:
         return None
     found = getattr(sys.modules[module], attribute, None)

@@ -22,8 +22,12 @@ class SavedState:
 
     _is_saved_by_attributes = True  # where it is inside another one
 
+    def _saved_attributes(self):
+        """Return the attributes that are saved: all, less what can be made of the others."""
+        return vars(self)
+
     def __reduce__(self):
-        return copyreg.__newobj__, (type(self),), _stamped(vars(self))
+        return copyreg.__newobj__, (type(self),), _stamped(self._saved_attributes())
 
     def __getstate__(self):
         table, objects = encode(self)

@@ -6,7 +6,8 @@ user's own classes and functions go into a list of objects, which the format che
 by position. What is of no kind is refused.
 
 A table may come from anybody. Its classes and functions are those on the list of names, and those that
-the format was told to trust. No constructor of theirs runs, nothing is imported, bytes stay bytes.
+the format was told to trust. No constructor of theirs runs, nothing but the package itself is imported,
+bytes stay bytes.
 """
 
 import copyreg
@@ -106,7 +107,7 @@ class _Encoder:
             obj, (np.random.RandomState, np.random.Generator)
         ):
             return ["object", self._stored(obj)]  # the format knows it
-        if isinstance(obj, np.ndarray) and obj.dtype != object:
+        if type(obj) is bytes or (isinstance(obj, np.ndarray) and obj.dtype != object):
             return ["object", self._stored(obj)]
         if isinstance(obj, torch.Tensor):
             if nn.parameter.is_lazy(obj):
@@ -126,7 +127,10 @@ class _Encoder:
         own = any(getattr(cls, n) is not getattr(object, n) for n in ("__reduce__", "__reduce_ex__"))
         if not _by_attributes(cls) and (own or cls in copyreg.dispatch_table):
             _refuse(path, f"a {cls.__name__}, which pickles in its own way,")
-        state = vars(obj) if _by_attributes(cls) else cls.__getstate__(obj)
+        if hasattr(cls, "_saved_attributes"):
+            state = obj._saved_attributes()
+        else:
+            state = vars(obj) if _by_attributes(cls) else cls.__getstate__(obj)
         self.nodes[self._positions[id(obj)]] = []  # what is inside may refer back to it
         return ["instance", self._reference(cls, path), self.value(dict(state), *path)]
 

@@ -2,6 +2,9 @@
 
 import pickle
 import shutil
+import subprocess
+import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -9,6 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import skops.io
 import torch
 from exports import fitted, mlp, rows
 from fairlearn.metrics import MetricFrame
@@ -19,10 +23,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from skqfair import make_fairness_scorer
+from skqfair import FairOffsetClassifier, make_fairness_scorer
+from skqfair.exceptions import LimitedOffsetsWarning
 from skqfair.export import OnnxClassifier, to_onnx
 from skqfair.metrics import fairness_violation_observed
 
@@ -91,7 +96,42 @@ def test_pickles_carry_the_model(dump, used, simple, simple_path, tmp_path):
         path.unlink()
         restored = dump[1](content)
     np.testing.assert_array_equal(restored.decision_function(X), deployed.decision_function(X))
-    assert restored.path == path
+    assert restored.path == str(path)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_skops_files_carry_the_model(frozen, simple_path, tmp_path):
+    X, path = rows(seed=1), tmp_path / "model.onnx"
+    shutil.copy(simple_path, path)
+    deployed = OnnxClassifier(path, batch_size=7)
+    wanted = deployed.decision_function(X)
+    pipeline = make_pipeline(FunctionTransformer(), FrozenEstimator(deployed) if frozen else deployed)
+    data = skops.io.dumps(pipeline.fit(X))
+    assert skops.io.get_untrusted_types(data=data) == ["skqfair.export.OnnxClassifier"]
+    path.unlink()
+    restored = skops.io.loads(data, trusted=["skqfair.export.OnnxClassifier"])
+    np.testing.assert_array_equal(restored.decision_function(X), wanted)
+    inner = restored[-1].estimator if frozen else restored[-1]
+    assert (inner.path, inner.batch_size) == (str(path), 7)
+
+
+def test_inside_a_saved_estimator_in_another_process(simple_path, tmp_path):
+    """Nobody has imported the export there."""
+    X = rows(seed=1)
+    deployed = OnnxClassifier(simple_path)
+    y = deployed.predict(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LimitedOffsetsWarning)
+        clf = FairOffsetClassifier(FrozenEstimator(deployed)).fit(X, y, sensitive_features=X[:, 0] > 0)
+    skops.io.dump(clf, tmp_path / "model.skops")
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import numpy as np, skops.io, skqfair\n"
+        "clf = skops.io.load('model.skops', trusted=[skqfair.FairOffsetClassifier])\n"
+        "np.save('found.npy', clf.predict_proba(np.load('X.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), clf.predict_proba(X))
 
 
 def test_bytes_instead_of_a_path(simple, simple_path):

@@ -7,15 +7,15 @@ from skqfair.metrics._counts import count_groups
 from skqfair.metrics._intervals import (
     equal_accuracy_draws,
     equal_accuracy_p,
+    exact_interval,
     fvo_chance,
-    wilson_interval,
 )
 
 
-def test_wilson_equals_scipy():
-    for k, n, level in [(0, 5, 0.95), (3, 10, 0.99), (499, 500, 0.9), (7, 7, 0.983)]:
-        expected = binomtest(k, n).proportion_ci(level, method="wilson")
-        low, high = wilson_interval(np.array(k / n), n, level)
+def test_exact_intervals_equal_scipy():
+    for k, n, level in [(0, 5, 0.95), (3, 10, 0.99), (499, 500, 0.9), (7, 7, 0.983), (0, 1, 0.5)]:
+        expected = binomtest(k, n).proportion_ci(level)
+        low, high = exact_interval(np.array(k / n), n, level)
         assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 from scipy.optimize import linprog
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, norm, t
 from sklearn.exceptions import UndefinedMetricWarning
 
 from skqfair.metrics import change_report, compare_models, group_report, model_report
@@ -88,10 +88,22 @@ def ece(right, confidence, bins=15):
 
 def test_calibration_error_by_a_loop():
     report = group_report(Y, BEFORE, sensitive_features=GROUPS, metrics=["calibration_error"])
-    right = (BEFORE.argmax(1) == 1) == (Y == "yes")
+    right, confidence = (BEFORE.argmax(1) == 1) == (Y == "yes"), BEFORE.max(1)
+    level = 1 - 0.05 / 3
     for group in np.unique(GROUPS):
-        m = group == GROUPS
-        assert report.loc[group, "calibration_error"] == pytest.approx(ece(right[m], BEFORE.max(1)[m]))
+        m, row = group == GROUPS, report.loc[group]
+        found, other = (ece(r[m], confidence[m]) for r in (right, ~right))
+        assert row["calibration_error"] == pytest.approx(found)
+        n, bins = m.sum(), np.ceil(confidence[m] * 15)
+        squares = [(confidence[m] - r[m]) ** 2 for r in (right, ~right)]
+        added = norm.ppf(0.5 + level / 2) ** 2 / 2
+        share = added / (n + 2 * added)
+        total = n * squares[0].mean() + added * (squares[0].mean() + squares[1].mean())
+        half = t.ppf(0.5 + level / 2, n - 1) * np.sqrt(total) / (n + 2 * added)
+        bias = sum(np.sqrt(2 / np.pi * squares[0][bins == b].sum()) / n for b in set(bins))
+        centre = found + share * np.array([-other - found, other - found])
+        assert row["calibration_error_low"] == pytest.approx(max(0, centre[0] - bias - half))
+        assert row["calibration_error_high"] == pytest.approx(centre[1] + half)
 
 
 def test_intervals_of_rates_and_losses_by_hand():
@@ -101,14 +113,22 @@ def test_intervals_of_rates_and_losses_by_hand():
     for group in np.unique(GROUPS):
         m = (group == GROUPS) & (Y == "yes")
         hits = int((BEFORE.argmax(1) == 1)[m].sum())
-        expected = binomtest(hits, int(m.sum())).proportion_ci(level, method="wilson")
+        expected = binomtest(hits, int(m.sum())).proportion_ci(level)
         row = report.loc[group]
         assert row["true_positive_rate_count"] == m.sum()
         assert (row["true_positive_rate_low"], row["true_positive_rate_high"]) == pytest.approx(expected)
         m = group == GROUPS
-        losses = -np.log(np.where(Y == "yes", BEFORE[:, 1], BEFORE[:, 0]))[m]
-        half = t.ppf(0.5 + level / 2, m.sum() - 1) * losses.std(ddof=1) / np.sqrt(m.sum())
-        assert row["log_loss_high"] - row["log_loss"] == pytest.approx(half)
+        losses, others = (
+            -np.log(np.where(label == Y, BEFORE[:, 1], BEFORE[:, 0]))[m] for label in ("yes", "no")
+        )
+        added, n = norm.ppf(0.5 + level / 2) ** 2 / 2, m.sum()
+        values, weights = np.r_[losses, others], np.repeat([1 + added / n, added / n], n)
+        centre = np.average(values, weights=weights)
+        error = np.sqrt(np.average((values - centre) ** 2, weights=weights) / weights.sum())
+        half = t.ppf(0.5 + level / 2, n - 1) * error
+        assert row["log_loss"] == pytest.approx(losses.mean())
+        assert row["log_loss_high"] == pytest.approx(centre + half)
+        assert row["log_loss_low"] == pytest.approx(centre - half)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():
@@ -317,7 +337,7 @@ def test_bounds_of_losses_and_flips():
     one = change_report(y, p, q, sensitive_features=np.full(N, "all")).iloc[0]
     for name in ("", "_low", "_high"):
         assert row[f"accuracy_change{name}"] == pytest.approx(one[f"change{name}"])
-    flips = binomtest(int((p != q).sum()), N).proportion_ci(0.95, method="wilson")
+    flips = binomtest(int((p != q).sum()), N).proportion_ci(0.95)
     assert (row["flip_rate_low"], row["flip_rate_high"]) == pytest.approx((flips.low, flips.high))
     changes = change_report(y, p, q, sensitive_features=GROUPS)
     losses = np.random.default_rng(0).uniform(

@@ -1,17 +1,21 @@
 """Torch modules of any origin as fitted classifiers; references are their own outputs."""
 
+import copy
 import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 import torch
-from saving import saved
+from saving import path, saved
 from scipy.special import expit, softmax
 from sklearn.base import clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -152,6 +156,49 @@ def test_a_kind_that_was_found_is_remembered(data):
     likely = np.flatnonzero((logit > 0) & (logit < 1))[:1]
     for same in (clf, pickle.loads(pickle.dumps(clf))):
         np.testing.assert_allclose(same.decision_function(X[likely]), logit[likely], atol=1e-6)
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("place", ["bare", "frozen", "pipeline"])
+@pytest.mark.parametrize("case", KINDS)
+def test_skops_files_hold_it(case, place, used, data):
+    X, _, _ = data
+    make, kind = KINDS[case]
+    labels = list("cab" if "3" in case or "soft" in case else "ba")
+    clf = TorchClassifier(make(), output=kind, classes=labels, batch_size=1000)
+    wanted = clone(clf).predict_proba(X)
+    if used:
+        clf.predict(X)
+    outer = {
+        "bare": clf,
+        "frozen": FrozenEstimator(clf),
+        "pipeline": make_pipeline(FunctionTransformer(), FrozenEstimator(clf)),
+    }[place]
+    restored = saved(outer, TorchClassifier)
+    assert path(TorchClassifier) == "skqfair.networks.TorchClassifier"
+    np.testing.assert_array_equal(restored.predict_proba(X), wanted)
+    assert restored.classes_.tolist() == labels
+    np.testing.assert_array_equal(saved(restored, TorchClassifier).predict_proba(X), wanted)
+
+
+def test_what_was_found_outlives_saving(data):
+    """Parameters are other objects then, e.g. integers above 256."""
+    X, _, _ = data
+    clf = TorchClassifier(body(3), batch_size=1000).fit(X)
+    for restored in (pickle.loads(pickle.dumps(clf)), saved(clf, TorchClassifier), copy.deepcopy(clf)):
+        assert restored.classes_.tolist() == [0, 1, 2]
+        assert restored.estimator_.module_ is not restored.module
+        restored.set_params(batch_size=1001)
+        with pytest.raises(AttributeError, match="known once it has seen samples"):
+            restored.classes_  # noqa: B018
+
+
+@DEPRECATED
+def test_quantized_modules_are_saved_by_pickle_alone(data):
+    X, _, _ = data
+    clf = TorchClassifier(dynamic(body(2).eval())).fit(X)
+    with pytest.raises(TypeError, match=r"cannot be saved without pickle; .*use joblib"):
+        skops.io.dumps(clf)
 
 
 class Tuple(nn.Linear):
