@@ -124,7 +124,7 @@ def run(options):
         keep(f"{bits} bits, distilled from three", fitted(clf, X[train], y[train]))
     more = np.concatenate([train, offsets])
     controls = {**rounded(options, len(more)), **tuned(options, len(more))}
-    for name in ("float", "3 bits, distilled"):
+    for name in ("float", "3 bits, least squares", "3 bits, distilled"):
         clf = fitted(controls[name], X[more], y[more])
         keep(f"{name}, trained on the samples of the offsets too", clf)
 
