@@ -34,7 +34,7 @@ $(VENV)/.all: pyproject.toml constraints.txt tests/references.txt $(VENV)/.torch
 	@$(PIP) -e '.[plot,save,onnx,test,docs]' -c constraints.txt
 	@$(PIP) --no-deps -r tests/references.txt && touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## What rounding costs whom, and what gives it back: tables and picture (3 minutes)
+demo: $(VENV)/.demo  ## What rounding costs whom, and what gives it back: tables and picture (1 to 3 minutes)
 	$(BIN)/python examples/plot_rounding.py
 
 test: lint docs  ## Lint, tests, doctests, documentation

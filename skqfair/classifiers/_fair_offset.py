@@ -58,10 +58,6 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         must be others than it was trained on.
     max_accuracy_drop : float, default=0.02
         Accuracy that the offsets may cost on the fitting part. On new samples it can be more.
-    confidence : float in (0.5, 1) or None, default=None
-        None: the drop on the fitting part itself is within ``max_accuracy_drop``; on other samples it
-        then is about as often as not. A number, e.g. 0.95: the one-sided upper bound of the paired drop
-        is, so that it holds on most other samples, for less of the gap.
     metric : {"fvo", "worst_group"}, default="fvo"
         What is best: the smallest largest gap between group accuracies, or the largest accuracy of the
         worst group.
@@ -70,6 +66,10 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         stratified by class.
     random_state : int, RandomState or None, default=None
         Seed of the folds, and of the draws of what chance would show.
+    confidence : float in (0.5, 1) or None, default=None
+        None: the drop on the fitting part itself is within ``max_accuracy_drop``; on other samples it
+        then is about as often as not. A number, e.g. 0.95: the one-sided upper bound of the paired drop
+        is, so that it holds on most other samples, for less of the gap.
 
     Attributes
     ----------

@@ -118,13 +118,23 @@ def drop_by_strength(
 
     Parameters
     ----------
-    logits, y, offsets, strengths, sample_weight
-        As in :func:`correct_by_strength`.
+    logits : ndarray of shape (n, C)
+        Logits, or logarithms of probabilities.
+    y : ndarray of int, shape (n,)
+        Classes.
+    offsets : ndarray of shape (C,)
+        Offsets b.
+    strengths : ndarray of shape (T,), ascending
+        Strengths t.
+    sample_weight : ndarray of shape (n,), optional
+        Weights w.
 
     Returns
     -------
-    drop, error : ndarray of float64, shape (T,)
-        d and s.
+    drop : ndarray of float64, shape (T,)
+        What accuracy is lost, d.
+    error : ndarray of float64, shape (T,)
+        Its standard error, s.
     """
     weight = np.ones(len(y)) if sample_weight is None else sample_weight
     before = logits.argmax(1)
