@@ -30,7 +30,8 @@ def check_teacher(clf):
         if not isinstance(teacher, (FrozenEstimator, TorchClassifier)):
             raise ValueError(
                 f"teacher must be a FrozenEstimator of a fitted classifier, a TorchClassifier, or a "
-                f"list of them, got {name}; wrap it, FrozenEstimator(teacher): clone, which searches use, would unfit it."
+                f"list of them, got {name}; wrap it, FrozenEstimator(teacher): clone, which searches "
+                "use, would unfit it."
             )
         inner = _inner(teacher)
         if not hasattr(inner, "predict_proba"):
@@ -104,9 +105,7 @@ class _Teacher:
 
     def __init__(self, fitted, classes, names, X):
         if isinstance(fitted, TorchClassifier):
-            fitted.predict_proba(
-                X[:_FIRST]
-            )  # what its module returns, and so its classes, is known then
+            fitted.predict_proba(X[:_FIRST])  # after which its classes are known
         own = np.asarray(fitted.classes_)
         if not np.array_equal(np.sort(own), np.sort(classes)):
             raise ValueError(

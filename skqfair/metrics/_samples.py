@@ -235,6 +235,8 @@ def _classes(labels, classes):
         except TypeError:  # labels of several types
             return np.array(sorted(found, key=lambda v: (type(v).__name__, str(v))), dtype=object)
     classes = np.asarray(classes)
+    if len(pd.unique(classes)) < len(classes):
+        raise ValueError(f"classes={classes.tolist()} names a label twice; name each once.")
     unknown = [label for label in found if not (classes == label).any()]
     if unknown:
         raise ValueError(
