@@ -23,8 +23,8 @@ def write_text(text, path):
         os.replace(part, path)
     except BaseException as error:
         os.unlink(part)
-        if isinstance(error, IsADirectoryError):
-            raise type(error)(error.errno, f"cannot write {str(path)!r}: it is a folder") from error
+        if isinstance(error, OSError) and error.errno:
+            raise type(error)(error.errno, f"cannot write {str(path)!r}: {error.strerror}") from error
         raise
     return path
 

@@ -264,7 +264,7 @@ def _probabilities(values, classes, positive, name):
         if np.isnan(array).any() or array.min() < 0 or array.max() > 1:
             raise ValueError(
                 f"{name} holds continuous values; pass labels, or probabilities between 0 and 1 "
-                f"(of {positive!r} here)."
+                f"(of {positive} here)."
             )
         columns = [array if label == positive else 1 - array for label in classes]
         return np.column_stack(columns).astype(np.float64)

@@ -173,7 +173,7 @@ def test_what_cannot_be_written_leaves_nothing(audit, method, tmp_path, monkeypa
     with pytest.raises(OSError, match="cannot write"):
         getattr(audit, method)(tmp_path / "absent" / "page")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError, match="folder': it is a folder"):
+    with pytest.raises(IsADirectoryError, match="folder': Is a directory"):
         getattr(audit, method)(tmp_path / "folder")
     (tmp_path / "folder").rmdir()
     assert not os.listdir(tmp_path)
