@@ -30,6 +30,8 @@ def random_state_of(random_state):
 
 def check_length(values, n_samples, name):
     """Raise if ``values`` has not ``n_samples`` entries."""
+    if not hasattr(values, "__len__"):
+        raise ValueError(f"{name} must have one entry for each sample, got {values!r:.60}.")
     if len(values) != n_samples:
         raise ValueError(
             f"{name} must have one entry for each sample: expected {n_samples}, got {len(values)}; "

@@ -144,6 +144,8 @@ class CompressionAudit(Documents):
     def _compare(cls, how, y_true, predictions, sizes, **options):
         data = {name: options[name] for name in ("sensitive_features", "sample_weight", "classes")}
         tables = compare_models(y_true, predictions, **options)
+        if unknown := [name for name in sizes if name not in predictions]:
+            raise ValueError(f"sizes names {unknown}, which are none of {list(predictions)}.")
         if sizes:
             tables.models["size"] = [sizes.get(name) for name in tables.models.index]
         said = {name: value for name, value in options.items() if name not in data}

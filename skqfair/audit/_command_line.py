@@ -131,6 +131,30 @@ def _limit(text):
         ) from None
 
 
+def _open(path):
+    """Return the columns of a file, and what reads some of them."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        parquet = import_extra("pyarrow.parquet", "parquet")
+        return parquet.read_schema(path).names, lambda wanted: parquet.read_table(
+            path, columns=wanted
+        ).to_pandas(ignore_metadata=True)  # of an index too
+    head = pd.read_csv(path, nrows=1000)
+    text = [name for name in head if not pd.api.types.is_numeric_dtype(head[name])]
+
+    def read(wanted):  # each text is made once, not a million times
+        once = {name: "category" for name in text if name in wanted}
+        return pd.read_csv(path, usecols=wanted, dtype=once)
+
+    return list(head), read
+
+
+def _unreadable(path, error):
+    return ValueError(
+        f"FILE {str(path)!r} cannot be read: {str(error).strip()}. CSV needs commas and UTF-8; Parquet "
+        "the suffix .parquet."
+    )
+
+
 def _texts(categorical):
     """Return the texts of a categorical without missing values as objects."""
     return pd.Series(categorical.categories.to_numpy(dtype=object)[categorical.codes], dtype=object)
@@ -151,31 +175,27 @@ def _read(path, columns):
     """Read the columns that are named, each of which must be there and have no missing value."""
     if not path.is_file():
         raise ValueError(f"FILE {str(path)!r} does not exist, or is no file.")
-    parquet = path.suffix.lower() in (".parquet", ".pq")
-    if parquet:
-        there = import_extra("pyarrow.parquet", "parquet").read_schema(path).names
-    else:
-        head = pd.read_csv(path, nrows=1000)
-        there = list(head.columns)
+    try:
+        there, read = _open(path)
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
     for option, names in columns.items():
         absent = [name for name in names if name not in there]
         if absent:
             raise ValueError(f"{option}: {path.name} has no column {absent}; it has {there}.")
     wanted = list(dict.fromkeys(name for names in columns.values() for name in names))
-    if parquet:
-        table = pd.read_parquet(path, columns=wanted)
-    else:  # each text is made once, not a million times
-        text = [name for name in wanted if not pd.api.types.is_numeric_dtype(head[name])]
-        table = pd.read_csv(path, usecols=wanted, dtype=dict.fromkeys(text, "category"))
-    table = table.reset_index(drop=True)
+    try:
+        table = read(wanted)
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
     if not len(table):
         raise ValueError(f"{path.name} has no row.")
     for option, names in columns.items():
         for name in names:
             if missing := int(table[name].isna().sum()):
                 raise ValueError(
-                    f"{option}: {missing} of {len(table)} values of {name!r} are missing; drop these "
-                    "rows, or give missing groups a name."
+                    f"{option}: {missing} of {len(table)} values of {name!r} are missing (empty, or "
+                    "words such as NA and None); drop these rows, or give missing groups a name."
                 )
     groups = columns["--groups"]
     labels = [name for name in wanted if name not in groups and table[name].dtype == "category"]

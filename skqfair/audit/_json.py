@@ -1,6 +1,7 @@
 """Audits as JSON, and back."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,12 @@ def load(source):
             f"source must be an audit of format {FORMAT}, written by CompressionAudit.to_json; got "
             f"{content.get('format') if isinstance(content, dict) else type(content).__name__!r}."
         )
-    tables = {name: _decode(table) for name, table in content["tables"].items()}
-    tables["models"].attrs.update(reference=content["reference"], confidence=content["confidence"])
-    return tables, content["context"]
+    try:
+        tables = {name: _decode(table) for name, table in content["tables"].items()}
+        tables["models"].attrs.update(reference=content["reference"], confidence=content["confidence"])
+        return tables, content["context"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"source is damaged: {error!r}; write the audit again.") from error
 
 
 def _encode(table):
@@ -65,15 +69,19 @@ def _decode(encoded):
     else:
         labels = [tuple(label) if isinstance(label, list) else label for (label,) in keys]
         dtype = encoded["index_dtype"]
-        known = dtype == "object" or dtype.startswith(("int", "float", "str", "bool"))
-        index = pd.Index(labels, name=names[0], dtype=dtype if known else None, tupleize_cols=False)
+        index = pd.Index(labels, name=names[0], dtype=_known(dtype), tupleize_cols=False)
     columns = {}
     for name, column in encoded["columns"].items():
         values = column["values"]
         if column["dtype"].startswith("float"):
             values = [np.nan if value is None else value for value in values]
-        columns[name] = pd.Series(values, index=index, dtype=column["dtype"])
+        columns[name] = pd.Series(values, index=index, dtype=_known(column["dtype"]))
     return pd.DataFrame(columns, index=index)
+
+
+def _known(dtype):
+    """Return a dtype whose values are in JSON as they are; dates and intervals are text there."""
+    return dtype if re.fullmatch(r"u?int\d+|float\d+|str|bool|object", dtype) else None
 
 
 def _plain(value):

@@ -21,8 +21,10 @@ def write_text(text, path):
             file.write(text)
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(part)
+        if isinstance(error, OSError) and error.errno:
+            raise type(error)(error.errno, f"cannot write {str(path)!r}: {error.strerror}") from error
         raise
     return path
 

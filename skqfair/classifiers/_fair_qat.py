@@ -93,7 +93,7 @@ class FairQATClassifier(NetworkClassifier):
         to the power 1/T. The penalties act on the losses of the labels alone.
     temperature : float, default=2.0
         T.
-    teacher : FrozenEstimator of a fitted classifier, list of them, or None, default=None
+    teacher : FrozenEstimator of a fitted classifier, TorchClassifier, list of them, default=None
         None is the own float net. Others have the same classes and take the same X; of several the mean
         of their probabilities is taught. With ``augment`` of the net they are asked anew for every
         batch. One that was trained on other samples brings these in: compare like with like.

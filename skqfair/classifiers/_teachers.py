@@ -12,9 +12,11 @@ from skqfair._losses import log_probabilities
 from skqfair._seeding import preserved
 from skqfair._validation import positions
 from skqfair.classifiers._base import NetworkClassifier
-from skqfair.networks import Distillation, Network
+from skqfair.networks import Distillation, Network, TorchClassifier
 
 __all__ = ["build_distillation", "check_teacher"]
+
+_FIRST = 256  # samples
 
 
 def check_teacher(clf):
@@ -25,12 +27,13 @@ def check_teacher(clf):
         raise ValueError("teacher is an empty list; give at least one, or None for the own float net.")
     for teacher in _listed(clf.teacher):
         name = type(teacher).__name__
-        if not isinstance(teacher, FrozenEstimator):
+        if not isinstance(teacher, (FrozenEstimator, TorchClassifier)):
             raise ValueError(
-                f"teacher must be a FrozenEstimator of a fitted classifier, or a list of them, got "
-                f"{name}; wrap it, FrozenEstimator(teacher): clone, which searches use, would unfit it."
+                f"teacher must be a FrozenEstimator of a fitted classifier, a TorchClassifier, or a "
+                f"list of them, got {name}; wrap it, FrozenEstimator(teacher): clone, which searches "
+                "use, would unfit it."
             )
-        inner = teacher.estimator
+        inner = _inner(teacher)
         if not hasattr(inner, "predict_proba"):
             raise ValueError(
                 f"teacher must have predict_proba, which {type(inner).__name__} has not; choose one "
@@ -54,7 +57,8 @@ def build_distillation(clf, trained):
         teachers, key = [_OwnNet(network)], ()
     else:
         names = getattr(clf, "feature_names_in_", None)
-        teachers = [_Teacher(t.estimator, trained.classes, names) for t in _listed(clf.teacher)]
+        inner = [_inner(teacher) for teacher in _listed(clf.teacher)]
+        teachers = [_Teacher(each, trained.classes, names, trained.X) for each in inner]
         key = [teacher.key for teacher in teachers]
 
     def log_mean(X):
@@ -80,6 +84,11 @@ def _listed(teacher):
     return list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
 
 
+def _inner(teacher):
+    """Return the classifier itself; a TorchClassifier counts as frozen."""
+    return teacher if isinstance(teacher, TorchClassifier) else teacher.estimator
+
+
 class _OwnNet:
     """Probabilities of the float net that the fine-tuning starts from."""
 
@@ -94,7 +103,9 @@ class _OwnNet:
 class _Teacher:
     """Probabilities of a fitted classifier, columns in the order of the student's classes."""
 
-    def __init__(self, fitted, classes, names):
+    def __init__(self, fitted, classes, names, X):
+        if isinstance(fitted, TorchClassifier):
+            fitted.predict_proba(X[:_FIRST])  # after which its classes are known
         own = np.asarray(fitted.classes_)
         if not np.array_equal(np.sort(own), np.sort(classes)):
             raise ValueError(

@@ -217,7 +217,14 @@ class Score:
             if len(samples.classes) == 2:
                 values = values[:, int((samples.classes == samples.positive).argmax())]
         y_true, keywords = _zero_one(samples, self, labels, keywords)
-        return float(self.function(y_true[rows], values[rows], **keywords))
+        found = self.function(y_true[rows], values[rows], **keywords)
+        try:
+            number = float(found)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"metrics: {self.name} must return one number, got {found!r:.60}."
+            ) from error
+        return number if np.isfinite(number) else np.nan
 
 
 def _zero_one(samples, score, labels, keywords):

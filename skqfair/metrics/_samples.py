@@ -235,6 +235,8 @@ def _classes(labels, classes):
         except TypeError:  # labels of several types
             return np.array(sorted(found, key=lambda v: (type(v).__name__, str(v))), dtype=object)
     classes = np.asarray(classes)
+    if len(pd.unique(classes)) < len(classes):
+        raise ValueError(f"classes={classes.tolist()} names a label twice; name each once.")
     unknown = [label for label in found if not (classes == label).any()]
     if unknown:
         raise ValueError(
@@ -262,7 +264,7 @@ def _probabilities(values, classes, positive, name):
         if np.isnan(array).any() or array.min() < 0 or array.max() > 1:
             raise ValueError(
                 f"{name} holds continuous values; pass labels, or probabilities between 0 and 1 "
-                f"(of {positive!r} here)."
+                f"(of {positive} here)."
             )
         columns = [array if label == positive else 1 - array for label in classes]
         return np.column_stack(columns).astype(np.float64)

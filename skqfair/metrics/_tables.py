@@ -41,7 +41,7 @@ def group_table(samples, outcome, measures, confidence, random_state):
     for measure in measures:
         estimate = _by_group(measure, samples, outcome)
         _warn_missing(measure.name, samples, estimate.value)
-        columns |= _estimate_columns(measure, estimate, level)
+        _add(columns, _estimate_columns(measure, estimate, level), measure)
     table = pd.DataFrame(columns, index=samples.groups.index)
     table.attrs.update(
         fvo=counts.fvo,
@@ -106,7 +106,7 @@ def change_table(samples, before, after, measures, confidence):
     sums = [_count(samples, event, weights) for event in (lost, gained)]
     columns = {"count": samples.groups.counts, "lost": sums[0], "gained": sums[1]}
     for measure in (ACCURACY, *measures):
-        columns |= _change_columns(measure, samples, before, after, confidence)
+        _add(columns, _change_columns(measure, samples, before, after, confidence), measure)
     table = pd.DataFrame(columns, index=samples.groups.index)
     table.attrs.update(change=float((sums[1] - sums[0]).sum() / total.sum()), confidence=confidence)
     return table
@@ -180,15 +180,27 @@ def model_row(samples, base, outcome, measures, groups, changes):
     }
     for measure in measures:
         gap = f"{measure.name}_difference"
-        row[measure.name] = measure.overall(samples, outcome)
-        row |= dict(groups.iloc[0][[gap, f"{gap}_low", f"{gap}_high"]])
-        row |= dict(changes.iloc[0][[f"{gap}_change", f"{gap}_change_low", f"{gap}_change_high"]])
+        _add(row, {measure.name: measure.overall(samples, outcome)}, measure)
+        _add(row, dict(groups.iloc[0][[gap, f"{gap}_low", f"{gap}_high"]]), measure)
+        changed = changes.iloc[0][[f"{gap}_change", f"{gap}_change_low", f"{gap}_change_high"]]
+        _add(row, dict(changed), measure)
     if outcome is base:  # against itself nothing changes, and that is sure
-        row |= {name: 0.0 for name in row if "change" in name or name.startswith(_COMPARED)}
+        compared = [*_COMPARED, *(f"{measure.name}_difference_change" for measure in measures)]
+        row |= {f"{name}{end}": 0.0 for name in compared for end in ("", "_low", "_high")}
     return row
 
 
-_COMPARED = ("flip_rate", "excess_accuracy_gap")
+_COMPARED = ("flip_rate", "excess_accuracy_gap", "accuracy_change", "fvo_change")
+
+
+def _add(columns, more, measure):
+    """Add the columns of a measure to those that are there, under names of their own."""
+    if twice := sorted(columns.keys() & more.keys()):
+        raise ValueError(
+            f"metrics: {measure.name!r} would be a second column {twice[0]!r} of the reports; give it "
+            "another name, e.g. metrics={'my_metric': metric}."
+        )
+    columns.update(more)
 
 
 def _bounds(name, interval):

@@ -143,6 +143,13 @@ def test_a_reference_alone_has_nothing_to_require():
         ({"pos_label": "maybe"}, "pos_label='maybe' is no label"),
         ({"confidence": 95}, "confidence must be"),
         ({"classes": ["no", "maybe"]}, r"lacks .*\['yes'\]"),
+        ({"classes": ["no", "yes", "no"]}, "names a label twice"),
+        ({"predictions": {"float": Y, "int8": None}}, "'int8' must have one entry .* got None"),
+        ({"predictions": {"float": Y, None: Y}}, "plain names as keys, e.g. strings; got None"),
+        ({"predictions": {"float": Y, "int8": Y.where(Y.index > 1)}}, "'int8' has 2 missing labels"),
+        ({"sensitive_features": GROUPS.where(GROUPS != "c")}, "values of 'sex' are missing"),
+        ({"sample_weight": np.zeros(N)}, "0 for every sample"),
+        ({"sizes": {"int4": 3}}, r"sizes names \['int4'\]"),
     ],
 )
 def test_bad_input(change, message):
@@ -325,6 +332,45 @@ def test_samples_and_frames_of_other_libraries():
     )
     pd.testing.assert_frame_equal(audit.models, other.models)
     pd.testing.assert_frame_equal(audit.changes, other.changes)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda y: (y == "yes").astype(int),
+        lambda y: (y == "yes").to_numpy(),
+        lambda y: y.astype("category"),
+        lambda y: y.to_numpy().astype("S3"),
+        lambda y: pl.Series(y.to_list()),
+        lambda y: pd.array(y == "yes", dtype="boolean"),
+    ],
+)
+def test_labels_of_any_type_are_the_same_audit(audit, how):
+    models = {name: how(pd.Series(labels)) for name, labels in MODELS.items()}
+    other = CompressionAudit.from_predictions(how(Y), models, sensitive_features=GROUPS)
+    pd.testing.assert_frame_equal(other.models, audit.models)
+    pd.testing.assert_frame_equal(other.changes, audit.changes)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        GROUPS.astype("category"),
+        pl.Series("sex", GROUPS.to_list(), dtype=pl.Categorical),
+        pl.DataFrame({"sex": GROUPS.to_list()}),
+        pd.cut(pd.Series(np.arange(N), name="age"), 3),
+        pd.Series(pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(N) % 3, "D"), name="day"),
+        np.arange(N) % 2 == 0,
+    ],
+    ids=["categorical", "polars", "polars frame", "intervals", "days", "bool"],
+)
+def test_groups_of_any_type(groups):
+    made = CompressionAudit.from_predictions(Y, MODELS, sensitive_features=groups, metrics=())
+    back = CompressionAudit.from_json(made.to_json())
+    found = back.groups["accuracy"].to_numpy()
+    np.testing.assert_array_equal(found, made.groups["accuracy"])
+    assert back.verdicts == made.verdicts
+    assert made.to_html()
 
 
 def test_a_failure_can_be_pickled(audit):

@@ -124,7 +124,41 @@ def test_no_file_and_no_rows(table, tmp_path, capsys):
     assert main(arguments(tmp_path / "nothing.csv")) == 2
     (tmp_path / "bad.parquet").write_text("no parquet")
     assert main(arguments(tmp_path / "bad.parquet")) == 2
-    assert "has no row" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has no row" in said
+    assert "bad.parquet' cannot be read" in said
+    (tmp_path / "latin.csv").write_bytes("label,float,int8,race\n1,1,0,wei\xdf\n".encode("latin-1"))
+    assert main(arguments(tmp_path / "latin.csv")) == 2
+    assert "latin.csv' cannot be read: 'utf-8'" in capsys.readouterr().err
+    (tmp_path / "ragged.csv").write_text("label,float,int8,race\n1,1,0,a\n1,1,0,a,5\n")
+    assert main(arguments(tmp_path / "ragged.csv")) == 2
+    assert "ragged.csv' cannot be read: Error tokenizing" in capsys.readouterr().err
+
+
+def test_columns_of_any_kind(table, tmp_path, capsys):
+    """An index in Parquet, categories, and texts beyond the rows that types are told from."""
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    assert main(arguments(tmp_path / "plain.csv")) == 0
+    wanted = capsys.readouterr().out
+    table.set_index("race").to_parquet(tmp_path / "indexed.parquet")
+    table.astype({"race": "category", "int8": "category"}).to_parquet(tmp_path / "categories.parquet")
+    for name in ("indexed", "categories"):
+        assert main(arguments(tmp_path / f"{name}.parquet")) == 0
+        assert capsys.readouterr().out == wanted
+    coded = table.replace({"no": 0, "yes": 1}).infer_objects()
+    late = pd.concat([coded, coded], ignore_index=True).astype({"int8": object})
+    late.loc[len(late) - 1, "int8"] = "maybe"
+    late.to_csv(tmp_path / "late.csv", index=False)
+    assert main(arguments(tmp_path / "late.csv")) == 2
+    assert "y_true holds number labels and y_pred of 'int8' text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", ["label", "float", "int8", "race", "weight"])
+def test_missing_values_are_refused_in_every_column(table, tmp_path, capsys, column):
+    table.loc[3:4, column] = None
+    table.to_csv(tmp_path / "holes.csv", index=False)
+    assert main(arguments(tmp_path / "holes.csv", "--sample-weight", "weight")) == 2
+    assert f"2 of 600 values of '{column}' are missing" in capsys.readouterr().err
 
 
 def test_as_a_module_without_what_is_slow_to_load(table, tmp_path):

@@ -140,7 +140,7 @@ def test_json_brings_back_the_same(keys, tmp_path):
         assert back.reference == 32
 
 
-@pytest.mark.parametrize("text", ['{"format": 99}', "{", '{"a": 1}'])
+@pytest.mark.parametrize("text", ['{"format": 99}', "{", '{"a": 1}', '{"format": 1, "tables": {}}'])
 def test_json_of_others_is_refused(text):
     with pytest.raises(ValueError, match="source"):
         CompressionAudit.from_json(text)
@@ -172,6 +172,11 @@ def test_a_model_card(audit):
 def test_what_cannot_be_written_leaves_nothing(audit, method, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="cannot write"):
         getattr(audit, method)(tmp_path / "absent" / "page")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder': Is a directory"):
+        getattr(audit, method)(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    assert not os.listdir(tmp_path)
     path = tmp_path / "page"
     path.write_text("before")
 

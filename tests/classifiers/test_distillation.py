@@ -15,7 +15,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skqfair import FairQATClassifier, QuantizedClassifier
-from skqfair.networks import Distillation
+from skqfair.networks import Distillation, TorchClassifier
 
 OPTIONS = {"weight_bits": 3, "finetune_epochs": 2, "random_state": 0}
 
@@ -205,6 +205,50 @@ def test_a_skorch_net_teaches(problem):
     state = torch.get_rng_state()
     assert (clf.fit(X, codes).predict(X) == codes).mean() > 0.5
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("frozen_too", [False, True])
+def test_plain_torch_modules_teach(problem, tmp_path, frozen_too):
+    """The same as a classifier that returns the softmax of their outputs; nothing of them changes."""
+    X, y, _ = problem
+    modules = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        modules.append(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).eval())
+    labels = np.unique(y)
+
+    def probabilities(module):
+        with torch.no_grad():
+            return softmax(module(torch.as_tensor(X)).double().numpy(), 1)
+
+    class Table(LogisticRegression):
+        def predict_proba(self, X):
+            return self.table[: len(X)]
+
+    def table(values):
+        fitted = Table().fit(X, y)
+        fitted.table = values
+        return FrozenEstimator(fitted)
+
+    before = [p.detach().clone() for module in modules for p in module.parameters()]
+    teachers = [TorchClassifier(module, classes=labels) for module in modules]
+    given = [FrozenEstimator(teacher) for teacher in teachers] if frozen_too else teachers
+    one = fit(problem, distillation=0.8, teacher=given[0], memory=str(tmp_path))
+    both = fit(problem, distillation=0.8, teacher=given)
+    by_table = fit(problem, distillation=0.8, teacher=table(probabilities(modules[0])))
+    by_mean = np.mean([probabilities(module) for module in modules], 0)
+    np.testing.assert_allclose(latent(one), latent(by_table), atol=1e-4)
+    np.testing.assert_allclose(
+        latent(both), latent(fit(problem, distillation=0.8, teacher=table(by_mean))), atol=1e-4
+    )
+    after = [p for module in modules for p in module.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert clone(one).fit(X, y).predict(X).shape == (400,)
+    codes = np.unique(y, return_inverse=True)[1]
+    by_codes = FairQATClassifier(
+        small(), distillation=0.8, teacher=TorchClassifier(modules[0]), **OPTIONS
+    )
+    np.testing.assert_array_equal(latent(by_codes.fit(X, codes)), latent(clone(one).fit(X, y)))
 
 
 def test_a_teacher_of_frames_gets_frames(problem):

@@ -155,6 +155,20 @@ def test_undefined_is_nan_with_a_warning():
     with pytest.warns(UndefinedMetricWarning, match=r"f1_score is undefined in .* b,"):
         report = group_report(y, y, sensitive_features=groups, metrics="f1_score")
     assert np.isnan(report.loc["b", "f1_score"])
+    with pytest.warns(UndefinedMetricWarning, match=r"endless is undefined in .* a; b,"):
+        report = group_report(
+            y, y, sensitive_features=groups, metrics={"endless": lambda y_true, y_pred: np.inf}
+        )
+    assert report["endless"].isna().all()
+
+
+def test_only_changes_are_0_for_the_reference():
+    y = np.array([0, 1, 0, 1])
+    metrics = {"changed": lambda y_true, y_pred: 0.25, "rate_of_change": lambda y_true, y_pred: 0.75}
+    row = model_report(y, {"a": y, "b": 1 - y}, sensitive_features=list("aabb"), metrics=metrics).loc[
+        "a"
+    ]
+    assert (row["changed"], row["rate_of_change"], row["changed_difference_change"]) == (0.25, 0.75, 0)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +179,16 @@ def test_undefined_is_nan_with_a_warning():
         ([fairlearn.metrics.demographic_parity_difference], "compares groups itself"),
         ([3], "names or callables"),
         (["f1_score", "f1_score"], "more than once"),
+        ({"fvo": sklearn.metrics.f1_score}, "'fvo' would be a second column 'fvo' of the reports"),
+        ({"count": sklearn.metrics.f1_score}, "second column 'count'"),
+        ({"a": sklearn.metrics.f1_score, "a_low": sklearn.metrics.f1_score}, "second column 'a_low'"),
+        ({"accuracy": sklearn.metrics.f1_score}, "second column 'accuracy'"),
+        ([sklearn.metrics.confusion_matrix], "confusion_matrix must return one number, got array"),
+        ({"text": lambda y_true, y_pred: "x"}, "text must return one number, got 'x'"),
     ],
 )
 def test_metrics_that_cannot_be(metrics, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         group_report([0, 1, 1, 0], [0, 1, 0, 0], sensitive_features=list("aabb"), metrics=metrics)
 
 
