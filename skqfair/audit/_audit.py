@@ -1,5 +1,7 @@
 """The audit: tables, verdicts, and the documents made of them."""
 
+import numpy as np
+
 from skqfair._groups import columns_of
 from skqfair._validation import check_rows
 from skqfair.audit._documents import Documents
@@ -144,6 +146,9 @@ class CompressionAudit(Documents):
     def _compare(cls, how, y_true, predictions, sizes, **options):
         data = {name: options[name] for name in ("sensitive_features", "sample_weight", "classes")}
         tables = compare_models(y_true, predictions, **options)
+        labels = np.unique(np.asarray(y_true)).tolist()
+        if options["pos_label"] is None and len(labels) == 2:
+            options["pos_label"] = labels[1]  # what rates count: the origin says it
         if unknown := [name for name in sizes if name not in predictions]:
             raise ValueError(f"sizes names {unknown}, which are none of {list(predictions)}.")
         if sizes:

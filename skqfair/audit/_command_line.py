@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from skqfair._optional import import_extra
+from skqfair._version import __version__
 from skqfair.audit._audit import CompressionAudit
 from skqfair.audit._gate import LIMITS
 from skqfair.exceptions import AuditFailure
@@ -61,6 +62,7 @@ class _Said:
 
 def _parser():
     parser = argparse.ArgumentParser("skqfair", description="Fairness of compressed classifiers.")
+    parser.add_argument("--version", action="version", version=f"skqfair {__version__}")
     commands = parser.add_subparsers(required=True, metavar="audit")
     audit = commands.add_parser(
         "audit",
@@ -76,7 +78,11 @@ def _parser():
     add("--groups", required=True, nargs="+", metavar="COLUMN", help="several mean intersections")
     add("--metrics", nargs="+", metavar="NAME", help="beside accuracy; default: those that fit")
     add("--sample-weight", metavar="COLUMN", help="weights of the samples")
-    add("--pos-label", metavar="LABEL", help="the label that rates count; default: the second of two")
+    add(
+        "--pos-label",
+        metavar="LABEL",
+        help="what rates count; default: the second label, sorted",
+    )
     add("--confidence", type=float, default=0.95, help="of all intervals (%(default)s)")
     add("--html", metavar="PATH", help="write a self-contained page")
     add("--json", metavar="PATH", help="write everything as JSON")
@@ -182,7 +188,8 @@ def _read(path, columns):
     for option, names in columns.items():
         absent = [name for name in names if name not in there]
         if absent:
-            raise ValueError(f"{option}: {path.name} has no column {absent}; it has {there}.")
+            commas = " Columns are separated by commas." if len(there) == 1 else ""
+            raise ValueError(f"{option}: {path.name} has no column {absent}; it has {there}.{commas}")
     wanted = list(dict.fromkeys(name for names in columns.values() for name in names))
     try:
         table = read(wanted)
@@ -193,9 +200,10 @@ def _read(path, columns):
     for option, names in columns.items():
         for name in names:
             if missing := int(table[name].isna().sum()):
+                remedy = ", or give missing groups a name" if option == "--groups" else ""
                 raise ValueError(
                     f"{option}: {missing} of {len(table)} values of {name!r} are missing (empty, or "
-                    "words such as NA and None); drop these rows, or give missing groups a name."
+                    f"words such as NA and None); drop these rows{remedy}."
                 )
     groups = columns["--groups"]
     labels = [name for name in wanted if name not in groups and table[name].dtype == "category"]

@@ -25,8 +25,10 @@ def check_limits(models, reference, limits, on):
     if not limits:
         raise ValueError(f"require needs at least one limit: {', '.join(LIMITS)}.")
     for name, limit in limits.items():
-        if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not limit >= 0:
-            raise ValueError(f"{name} must be a number >= 0, got {limit!r}.")
+        if isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not 0 <= limit <= 1:
+            raise ValueError(
+                f"{name} must be a share, a number in [0, 1], got {limit!r}; 0.05 stands for 5 points."
+            )
     compressed = models.drop(index=reference)
     if compressed.empty:
         raise ValueError(
@@ -53,9 +55,8 @@ def _figure(row, limit):
 
 
 def _sentence(row, on):
-    which = "its interval ends" if on == "upper" else "it is"
-    value = row["high"] if on == "upper" else row["figure"]
+    decisive = ", its interval ends beyond" if on == "upper" else ""
     return (
-        f"{row['model']}: {row['limit']}={row['allowed']:g} is exceeded, {which} {value:.4f} "
-        f"({row['figure']:.4f}, interval {row['low']:.4f} to {row['high']:.4f})."
+        f"{row['model']}: {row['limit']}={row['allowed']:g} is exceeded{decisive}; it is "
+        f"{row['figure']:.4f} ({row['low']:.4f} to {row['high']:.4f})."
     )

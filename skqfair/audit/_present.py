@@ -21,7 +21,11 @@ SECTIONS = (
         "Against the reference, sample by sample; lost: right became wrong.",
     ),
     ("groups", "Groups", "Each figure with its interval; the intervals of a model hold together."),
-    ("metrics", "Other metrics", "The difference is the largest between two groups."),
+    (
+        "metrics",
+        "Other metrics",
+        "The difference is the largest between two groups; rates count pos_label, see the origin.",
+    ),
     (
         "detectable",
         "What could be shown",
@@ -30,7 +34,8 @@ SECTIONS = (
     (
         "exemplars",
         "Changed predictions",
-        "Those changed by most models first, then those of which the reference was most confident.",
+        "Five of each group, by row from 0: those changed by most models first, then those of which the "
+        "reference was most confident. The audit's exemplars have more.",
     ),
 )
 _REPEATED = ("fvo", "equal_accuracy_p")  # the same for a whole model, shown with the models

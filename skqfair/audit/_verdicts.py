@@ -21,8 +21,8 @@ def write_verdicts(audit):
 
 
 def name_of(group):
-    """Return the name of a group as text, the parts of an intersection joined by commas."""
-    return ", ".join(map(str, group)) if isinstance(group, tuple) else str(group)
+    """Return the name of a group as text, the parts of an intersection joined by a cross."""
+    return " × ".join(map(str, group)) if isinstance(group, tuple) else str(group)
 
 
 def _points(value, sign=""):
@@ -38,10 +38,11 @@ def _gap(audit, name):
     said = (
         f"an accuracy gap between groups is {'' if established else 'not '}established: FVO "
         f"{_points(row['fvo'])} points ({_points(row['fvo_low'])} to {_points(row['fvo_high'])}), p of "
-        f"equal accuracy {row['equal_accuracy_p']:.3f}"
+        f"equal accuracy {'at most ' if row['equal_accuracy_p'] <= 0.001 else ''}"
+        f"{row['equal_accuracy_p']:.3f}"
     )
     if not established:
-        said += f"; groups of these sizes show up to {_points(row['fvo_chance'])} by chance alone"
+        said += f"; groups of these sizes show up to {_points(row['fvo_chance'])} points by chance alone"
     return (
         f"{name}: {said}. Least accurate is {row['worst_group']} ({_points(row['worst_accuracy'])} %)."
     )
@@ -66,6 +67,8 @@ def _losers(audit, name):
             said.append(f"accuracy {verb}: {'; '.join(listed)}")
     if not said:
         said = [f"no group's change of accuracy is established. {_blind(audit, name)}"[:-1]]
+    elif others := int(((changes["change_low"] <= 0) & (changes["change_high"] >= 0)).sum()):
+        said.append(f"No change is established in {others} of {len(changes)} groups")
     return f"{name} against {audit.reference}: {'. '.join(said)}."
 
 
@@ -90,7 +93,7 @@ def _widening(audit, name):
     elif high < 0:
         verdict = "compression narrowed the gap"
     else:
-        verdict = "that compression changed the gap is not established"
+        verdict = "that compression changed the gap is not established (this interval is a wide one)"
     return (
         f"{name} against {audit.reference}: {verdict}; FVO changed by {_points(row['fvo_change'], '+')} "
         f"points ({_points(low, '+')} to {_points(high, '+')})."

@@ -88,7 +88,7 @@ def test_the_gate_by_hand(audit):
     assert rows["max_flip_rate"]["figure"] == pytest.approx(flips)
     assert "max_excess_gap" not in rows
     assert rows["max_fvo"]["figure"] == audit.models.loc["int2", "fvo"]
-    assert "int2: max_fvo=0.2 is exceeded, it is 0." in str(failed.value)
+    assert "int2: max_fvo=0.2 is exceeded; it is 0." in str(failed.value)
     table = audit.require(max_accuracy_drop=0.5, max_fvo=1)
     assert table["kept"].all()
     drop = table[(table["model"] == "int2") & (table["limit"] == "max_accuracy_drop")].iloc[0]
@@ -111,9 +111,10 @@ def test_the_gate_on_upper_ends(audit):
     ("limits", "message"),
     [
         ({}, "at least one limit"),
-        ({"max_fvo": -1}, "max_fvo must be a number >= 0"),
-        ({"max_fvo": "low"}, "max_fvo must be a number >= 0, got 'low'"),
-        ({"max_fvo": np.nan}, "max_fvo must be a number >= 0"),
+        ({"max_fvo": -1}, "max_fvo must be a share"),
+        ({"max_fvo": "low"}, "max_fvo must be a share, a number in .0, 1., got .low."),
+        ({"max_fvo": 20}, "0.05 stands for 5 points"),
+        ({"max_fvo": np.nan}, "max_fvo must be a share"),
         ({"max_fvo": 0.1, "on": "lower"}, "on must be"),
     ],
 )

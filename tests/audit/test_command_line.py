@@ -98,7 +98,7 @@ def test_probabilities_and_the_positive_label(table, tmp_path, capsys):
     [
         (["--require", "max_gap=1"], "--require takes LIMIT=NUMBER"),
         (["--require", "max_fvo=low"], "got 'max_fvo=low'"),
-        (["--require", "max_fvo=nan"], "max_fvo must be a number"),
+        (["--require", "max_fvo=nan"], "max_fvo must be a share"),
         (["--groups", "gender"], r"--groups: predictions.csv has no column ['gender']; it has ['label'"),
         (["--groups", "holes"], "--groups: 3 of 600 values of 'holes' are missing"),
         (["--metrics", "nonsense"], "'nonsense' is none of"),
