@@ -27,9 +27,9 @@ class ModelComparison(NamedTuple):
         Index (model, group), less the reference; as :func:`change_report`.
     detectable : DataFrame
         Index (model, group), less the reference: ``count``, and what would be established with power
-        0.8: ``gap``, the smallest difference of the group's accuracy from that of all others, and
-        ``loss``, the smallest of its accuracy against the reference. NaN where groups of these sizes
-        can show none.
+        0.8: ``gap``, how much less accurate than all others the group would have to be, and
+        ``loss``, the smallest of its accuracy against the reference. NaN where groups of these sizes can
+        show none.
     exemplars : DataFrame
         The samples whose prediction a model changed, at most 100 of each group, by group: those changed
         by most models first, then those of which the reference was most confident. Columns ``group``,
@@ -58,11 +58,11 @@ def compare_models(
 ):
     r"""Compare models with a reference on the same samples, by group.
 
-    The gap that a group could show, :math:`\delta` against all others, solves
-    :math:`P(\chi'^2_{G-1}(\lambda) > \chi^2_{G-1, 0.95}) = 0.8` with
-    :math:`\lambda = \delta^2 n_a (1 - n_a / n) / (p (1 - p))`, :math:`p` the overall accuracy; the loss
-    solves the power of the paired interval of :func:`change_report`, with as many samples gained as
-    were.
+    The gap that a group could show, how much worse than all others it is, solves
+    :math:`P(Z^2 + c\,\chi^2_{G-2} > \chi^2_{G-1, 0.95}) = 0.8`: the others have the overall accuracy,
+    :math:`Z` is the normal difference of the group from them, with its own variance, in units of the
+    error that the test expects, and :math:`c` is their variance in these units. The loss solves the
+    power of the paired interval of :func:`change_report`, with as many samples gained as were.
 
     Parameters
     ----------

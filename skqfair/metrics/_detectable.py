@@ -1,23 +1,21 @@
 """The smallest gaps and losses that groups of these sizes can show."""
 
-from functools import cache
-
 import numpy as np
 import pandas as pd
-from scipy.special import betainc, chdtri, chndtr, gammaln, ndtri, xlog1py, xlogy
+from scipy.special import betainc, chdtri, gammaln, ndtr, ndtri, xlog1py, xlogy
 
 from skqfair.metrics._estimates import proportion
 
 __all__ = ["detectable_table"]
 
-_POINTS = 101  # of the counts of gained samples that a power is summed over
+_POINTS = 101  # that a power is summed over
 
 
 def detectable_table(samples, before, after, confidence, power=0.8):
     """Return the smallest gap and loss of each group that would be established with some power.
 
-    ``gap``: of one group against all others, at equal accuracy of these, by the test of equal accuracy
-    (noncentral chi-square). ``loss``: of accuracy against the reference, where the share of gained
+    ``gap``: how much worse than all others, who are equally accurate, one group is where the test of
+    equal accuracy rejects. ``loss``: of accuracy against the reference, where the share of gained
     samples is as observed, by the paired interval of the group (binomial sums).
     """
     count, n = samples.part().count, samples.part().effective
@@ -30,19 +28,32 @@ def detectable_table(samples, before, after, confidence, power=0.8):
 
 
 def _gap(n, accuracy, confidence, power):
-    """Solve the power of the chi-square test for the gap of one group; NaN where none is that large."""
-    spread = accuracy * (1 - accuracy)
-    if len(n) < 2 or spread <= 0:
+    """Solve the power of the chi-square test for how much worse one group is; NaN where none shows.
+
+    The statistic is the square of the group's standardised difference from the others, of another
+    variance than without a gap, plus what the others scatter, a chi-square.
+    """
+    rest = n.sum() - n
+    if len(n) < 2 or not 0 < accuracy < 1:
         return np.full(len(n), np.nan)
-    gap = np.sqrt(_noncentrality(len(n), confidence, power) * spread / (n * (1 - n / n.sum())))
-    return np.where(gap <= max(accuracy, 1 - accuracy), gap, np.nan)
+    critical = chdtri(len(n) - 1, 1 - confidence)
+    parts = (np.arange(_POINTS) + 0.5) / _POINTS
+    scatter = chdtri(len(n) - 2, parts) if len(n) > 2 else np.zeros(1)
 
+    def missing(gap):
+        """Return by how much the probability that the test rejects falls short."""
+        own, others = (p * (1 - p) for p in (accuracy - gap, accuracy))
+        whole = accuracy - gap * n / n.sum()
+        expected = whole * (1 - whole)
+        error = np.sqrt(expected * (1 / n + 1 / rest))
+        ratio = np.sqrt(own / n + others / rest) / error
+        least = np.sqrt(np.maximum(critical - scatter * (others / expected)[:, None], 0))
+        shown = ndtr(((gap / error)[:, None] - least) / ratio[:, None])
+        return power - shown.mean(axis=1)
 
-@cache
-def _noncentrality(n_groups, confidence, power):
-    """Return the noncentrality at which a chi-square test has a power."""
-    critical = chdtri(n_groups - 1, 1 - confidence)
-    return _bisect(lambda c: power - 1 + chndtr(critical, n_groups - 1, c), 0.0, 1e4, steps=60)
+    largest = np.full(len(n), accuracy)
+    gap = _bisect(missing, np.zeros(len(n)), largest, steps=30)
+    return np.where(missing(largest) <= 0, gap, np.nan)
 
 
 def _loss(n, gained, level, power):

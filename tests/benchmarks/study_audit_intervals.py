@@ -137,8 +137,12 @@ def rejections(n_groups, smallest, draws, seed, say=lambda done: None):
         return before.astype(int), (before ^ (rng.random(len(groups)) < chance)).astype(int)
 
     y, options = np.ones(len(groups), int), {"sensitive_features": groups}
-    small = compare_models(y, dict(enumerate(draw(level, flip, flip))), metrics=(), **options)
-    small = small.detectable.loc[(1, hit), ["gap", "loss"]]
+    rank = np.concatenate([(np.arange(n) + 0.5) / n for n in sizes])  # as expected, less roundings
+    before = rank < level
+    after = before ^ ((rank < flip) | (rank > 1 - flip))
+    models = {0: before.astype(int), 1: after.astype(int)}
+    expected = compare_models(y, models, metrics=(), **options).detectable
+    small = expected.loc[(1, hit), ["gap", "loss"]]
     for done in range(draws):
         before, after = draw(level, flip, flip)
         row = group_report(y, before, random_state=done, **options).iloc[0]

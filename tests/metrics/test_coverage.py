@@ -1,13 +1,11 @@
 """The study of the audit's intervals and tests at a small scale, and exact coverage of proportions."""
 
 import importlib.util
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
-from sklearn.exceptions import UndefinedMetricWarning
 
 from skqfair.metrics import compare_models
 from skqfair.metrics._intervals import exact_interval
@@ -47,15 +45,24 @@ def test_the_truth_of_a_population_is_that_of_all_its_samples(study):
             assert tables.groups.loc[model, name].to_numpy() == pytest.approx(values[model])
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize(("n_groups", "smallest", "draws"), [(2, 20, 40), (20, 20, 15)])
 def test_every_interval_covers(study, n_groups, smallest, draws):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        held = study.coverage(n_groups, smallest, draws, seed=1)
+    held = study.coverage(n_groups, smallest, draws, seed=1)
     assert len(held) == 30
     assert min(held.values()) >= 0.86
     by_group = [share for (_, what), share in held.items() if what == "by group"]
     assert np.mean(by_group) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("smallest", [20, 100])
+@pytest.mark.parametrize("n_groups", [2, 5, 20])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_every_interval_covers_at_length(study, n_groups, smallest):
+    """400 draws are sure to 0.022, two standard errors."""
+    held = study.coverage(n_groups, smallest, 400, seed=2)
+    assert min(held.values()) >= 0.95 - 0.022 * 1.5
 
 
 def test_tests_keep_their_size_and_power(study):

@@ -400,52 +400,6 @@ def test_exemplars_of_groups_without_weight_are_left_out():
     assert tables.groups.loc["other", "accuracy"].tolist() == [pytest.approx(2 / 3)]
 
 
-SIMULATED = ["true_positive_rate", "false_positive_rate", "log_loss", "brier_score_loss"]
-
-
-def coverage_of_metrics(sizes, draws, seed, names=SIMULATED):
-    """Share of draws in which the intervals of all groups, and of all changes, hold at once."""
-    rng = np.random.default_rng(seed)
-
-    def draw(groups):
-        """Labels, and probabilities of two models that are noisier in some groups."""
-        y = rng.integers(0, 2, len(groups))
-        logit = (2 * y - 1) * 1.2 + rng.normal(size=len(groups))
-        proba = [1 / (1 + np.exp(-logit + rng.normal(size=len(groups)) * s)) for s in (0.3, 0.8)]
-        return y, [np.column_stack([1 - p, p]) for p in proba]
-
-    y, proba = draw(np.zeros(400_000, int))
-    everyone = compare_models(y, dict(enumerate(proba)), sensitive_features=y * 0, metrics=SIMULATED[:3])
-    truth = {name: everyone.models[name].to_numpy() for name in SIMULATED[:3]}
-    truth["brier_score_loss"] = [np.mean((p[:, 1] - y) ** 2) for p in proba]
-    groups, held = np.repeat(np.arange(len(sizes)), sizes), dict.fromkeys(names, 0)
-    changed = held.copy()
-    for _ in range(draws):
-        y, proba = draw(groups)
-        tables = compare_models(y, dict(enumerate(proba)), sensitive_features=groups, metrics=names)
-        for name in names:
-            rows, change = tables.groups.loc[0], tables.changes
-            within = rows[f"{name}_low"] <= truth[name][0], truth[name][0] <= rows[f"{name}_high"]
-            held[name] += bool((within[0] & within[1]).all())
-            step = truth[name][1] - truth[name][0]
-            within = change[f"{name}_change_low"] <= step, step <= change[f"{name}_change_high"]
-            changed[name] += bool((within[0] & within[1]).all())
-    return {name: (held[name] / draws, changed[name] / draws) for name in names}
-
-
-def test_coverage_of_metrics_and_their_changes():
-    found = coverage_of_metrics([60, 150, 400], 100, 0, SIMULATED[:3])
-    assert min(min(pair) for pair in found.values()) >= 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sizes", [[60, 150, 400], [400, 800, 1600]])
-def test_coverage_of_metrics_at_length(sizes):
-    """Those of losses and of the jackknife are approximate; 300 draws are sure to 0.025."""
-    found = coverage_of_metrics(sizes, 300, 1)
-    assert min(min(pair) for pair in found.values()) >= 0.91
-
-
 def test_names_of_models_are_plain():
     with pytest.raises(ValueError, match=r"plain names as keys, e\.g\. strings; got \('a', 1\)"):
         compare_models(Y, {"float": BEFORE, ("a", 1): BEFORE}, sensitive_features=GROUPS)
