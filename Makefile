@@ -92,7 +92,7 @@ format: $(VENV)/.all  ## Format the code
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.all  ## Documentation with the gallery, in docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(VENV)/.all  ## Benchmarks against peers; writes docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/run.py

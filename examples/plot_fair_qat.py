@@ -79,8 +79,8 @@ pipeline = Pipeline([("preprocess", preprocess), ("clf", clf)])
 
 bits = [None, 4, 2]
 grids = [
-    {"clf__weight_bits": bits, "clf__mitigation_weight": [0.0, 0.5, 1.0]},
-    {"clf__weight_bits": bits, "clf__sampling": ["balanced", "oversample"]},
+    {"clf__weight_bits": bits, "clf__mitigation_weight": [0.0, 1.0]},
+    {"clf__weight_bits": bits, "clf__sampling": ["balanced"]},
 ]
 search = GridSearchCV(
     pipeline,
