@@ -128,7 +128,7 @@ print(f"\ntaken: {chosen['bits']} bits, {chosen['mitigation']}")
 # size of the model. Dominated candidates are grey, the float network without mitigation is the star.
 # The bars are 95 % intervals of FVO of all out-of-fold predictions.
 
-markers = {"none": "o", "weight 0.5": "v", "weight 1": "^", "balanced": "s", "oversample": "D"}
+markers = {"none": "o", "weight 1": "^", "balanced": "s"}
 colors = {"float": "tab:blue", 4: "tab:orange", 2: "tab:red"}
 fig, ax = plt.subplots(figsize=(8, 5), layout="constrained")
 for row in candidates.itertuples():
