@@ -11,13 +11,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import Groups, columns_of, encode_groups
 from skqfair._row_sketch import sketch
+from skqfair._rows import cast_rows, check_cast, only, validate_rows
 from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
-    cast,
     check_aligned,
     check_no_missing,
     check_sample_shape,
@@ -61,7 +61,7 @@ class TrainedNetwork:
     ----------
     network : Network
         Trained.
-    X : ndarray
+    X : ndarray or Rows
         In the dtype of the module.
     y : ndarray of int64
         Positions in ``classes``.
@@ -137,18 +137,19 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         probe = network.probe(X, y, seed)
         if probe is not None:
             dtype = probe.input_dtype(X)
-            X = cast(X, dtype)
+            X = cast_rows(X, dtype)
             probe.check_outputs(X, len(classes), trained=network.frozen)
             if not probe.changes_when_training_begins:
                 before_training(probe.module)
         else:
-            X = cast(X, np.dtype(np.float32))
+            X = cast_rows(X, np.dtype(np.float32))
+        check_cast(X)
 
         held_out = None
         if hold_out is not None:
             out = hold_out(y, groups, seed)
-            held_out = X[out], y[out], groups and groups.take(out)
-            X, y, groups = X[~out], y[~out], groups and groups.take(~out)
+            held_out = only(X, out), y[out], groups and groups.take(out)
+            X, y, groups = only(X, ~out), y[~out], groups and groups.take(~out)
             sample_weight = None if sample_weight is None else sample_weight[~out]
 
         cache = Cache(self.memory)
@@ -218,7 +219,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _check_X_y(self, X, y):
         try:
-            X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
+            X, y = validate_rows(self, X, y)
         except ValueError as error:
             if "inconsistent numbers of samples" not in str(error):
                 raise
@@ -266,7 +267,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         network, X = self._prediction_input(X)
         if not network.overrides("predict"):
             return self.classes_[self._logits(network, X).argmax(1)]
-        predicted = np.asarray(network.view(self.module_).predict(X))
+        predicted = network.by_parts(network.view(self.module_).predict, X)
         if (
             predicted.dtype.kind not in "iu"
             or not np.isin(predicted, np.arange(len(self.classes_))).all()
@@ -313,9 +314,9 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _prediction_input(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        X = validate_rows(self, X, reset=False)
         check_sample_shape(X, self.input_shape_, f"{type(self).__name__} was fitted on")
-        return Network.of_trained(self.estimator_), cast(X, self._input_dtype)
+        return Network.of_trained(self.estimator_), cast_rows(X, self._input_dtype)
 
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""

@@ -6,9 +6,10 @@ import warnings
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import columns_of
+from skqfair._rows import validate_rows
 from skqfair._seeding import draw_seed
 from skqfair._validation import check_aligned, check_sample_shape
 from skqfair.curvature import Problem
@@ -237,7 +238,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         check_names(self.estimator, X)
         self._before, estimator = take_apart(self.estimator)
         given, X = X, X if self._before is None else self._before.transform(X)
-        X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
+        X, y = validate_rows(self, X, y)
         groups = encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
         versions, self.classes_ = find_versions(self, estimator, X, y, sensitive_features)
@@ -333,7 +334,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         given, X = X, X if self._before is None else self._before.transform(X)
-        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        X = validate_rows(self, X, reset=False)
         check_sample_shape(X, self._shape, "the diagnostics were fitted on")
         columns, reference = [], None
         for version in self._versions:

@@ -24,7 +24,7 @@ from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import CellSampler
 from skqfair.networks._distillation import Distillation
 from skqfair.networks._schedules import LEARNING_RATE_RATIO, adapted_schedule
-from skqfair.networks._training import TensorTraining, tensor_training
+from skqfair.networks._training import TensorTraining, for_training, tensor_training
 from skqfair.quantization import FakeQuantization
 
 __all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
@@ -274,7 +274,9 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
             options = n_groups, tuning.lr, epochs, (n_steps, _n_steps(net, X, y, n_steps))
             kept = [(name, adapted_schedule(callback, *options)) for name, callback in kept]
         net.callbacks_ = [("quantization", epochs_callback), *kept]
-        net.partial_fit(X, y, **{k: v for k, v in fit_params.items() if k != "epochs"})
+        net.partial_fit(
+            for_training(net, X), y, **{k: v for k, v in fit_params.items() if k != "epochs"}
+        )
         _check_effect(net, tuning)
         if epochs_callback.best is not None:
             tuning.fake.module.load_state_dict(epochs_callback.best)
