@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skqfair._groups import Groups, encode_groups
-from skqfair._rows import Rows
 from skqfair._validation import check_length
 from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.curvature._one_logit import as_cross_entropy
+from skqfair.curvature._samples import in_floats, samples, targets
 
 __all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
 
@@ -84,11 +84,13 @@ class Problem:
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
         like = next((p for p in self.parameters if p.is_floating_point()), self.parameters[0])
         self.device = like.device
-        self.X, y = _samples(X, like), _targets(y, like, criterion)
+        self.X, y = samples(X, like), targets(y, like, criterion)
         self.criterion, self.forward, self.y = as_cross_entropy(criterion, forward, y)
         whole = not self.inputs([0]).is_floating_point() if len(self.X) else False
         if whole and not any(isinstance(m, _IDS) for m in module.modules()):
-            self.X = self.X.to(like.dtype) if isinstance(self.X, torch.Tensor) else _floats(self.X, like)
+            self.X = (
+                self.X.to(like.dtype) if isinstance(self.X, torch.Tensor) else in_floats(self.X, like)
+            )
         check_length(self.y, len(self.X), "y")
         if not len(self.X):
             raise ValueError("X is empty; at least one sample is needed.")
@@ -347,39 +349,6 @@ def check_count(value, name, least=1, most=math.inf, why=""):
     if not isinstance(value, Integral) or not least <= value <= most:
         limits = f">= {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number {limits}{why}, got {value!r}.")
-
-
-def _samples(X, like):
-    """Return samples as a tensor, or as :class:`Rows` that are read when they are wanted."""
-    if not isinstance(X, Rows):
-        return _tensor(X, like, "X")
-    return _floats(X, like) if X.dtype.kind == "f" else X
-
-
-def _floats(X, like):
-    return X.astype(torch.empty(0, dtype=like.dtype).numpy().dtype)
-
-
-def _tensor(values, like, name):
-    """Return an array as a tensor beside ``like``, floats in its dtype."""
-    if not isinstance(values, torch.Tensor):
-        values = np.require(values, requirements=["C", "W"])
-        if values.dtype.kind not in "fiubc":
-            raise ValueError(f"{name} must hold numbers, got {values.dtype}; encode it first.")
-        values = torch.as_tensor(values)
-    dtype = like.dtype if values.is_floating_point() else values.dtype
-    return values.detach().to(like.device, dtype)
-
-
-def _targets(y, like, criterion):
-    """Return targets as a tensor; positions of classes as integers."""
-    y = _tensor(y, like, "y")
-    classes = criterion is None or isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
-    if y.is_floating_point() and classes and y.ndim == 1:
-        if not y.equal(y.round()):
-            raise ValueError("y must be positions of classes, 0, 1, ...; got fractions.")
-        return y.long()
-    return y if y.is_floating_point() else y.long()  # the losses of torch know no other integers
 
 
 def _sample_losses(criterion):

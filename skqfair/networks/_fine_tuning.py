@@ -258,6 +258,7 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     n_steps = net.history[-1].get("train_batch_count", 1) if n_trained else 1
     net, epochs_callback = _copy(net, tuning.fake.module), _Epochs(tuning)
     net.max_epochs = tuning.n_epochs
+    X = for_training(net, X)
     tuning.fake.module.train()  # a step of the user's own may not switch it
     with (
         seeded(tuning.seed),
@@ -274,9 +275,7 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
             options = n_groups, tuning.lr, epochs, (n_steps, _n_steps(net, X, y, n_steps))
             kept = [(name, adapted_schedule(callback, *options)) for name, callback in kept]
         net.callbacks_ = [("quantization", epochs_callback), *kept]
-        net.partial_fit(
-            for_training(net, X), y, **{k: v for k, v in fit_params.items() if k != "epochs"}
-        )
+        net.partial_fit(X, y, **{k: v for k, v in fit_params.items() if k != "epochs"})
         _check_effect(net, tuning)
         if epochs_callback.best is not None:
             tuning.fake.module.load_state_dict(epochs_callback.best)

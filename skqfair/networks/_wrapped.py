@@ -324,6 +324,7 @@ class Network:
 
     def _run_directly(self, X, module, size):
         inputs = inputs_of(X)
+        is_read = isinstance(inputs, Rows)
         device = self.net.device or "cpu"
         modes = [m for m in module.modules() if m.training]
         if modes:  # never of a fitted estimator, whose threads would get into each other's way
@@ -331,10 +332,9 @@ class Network:
         try:
             for start in range(0, len(inputs), size):
                 batch = as_tensors(inputs[start : start + size])
-                with torch.no_grad():  # a copy of each batch, for modules that work in place
-                    output = self._columns(
-                        module(batch.to(device, copy=isinstance(inputs, torch.Tensor)))
-                    )
+                batch = batch.to(device, copy=not is_read)  # for modules that work in place
+                with torch.no_grad():
+                    output = self._columns(module(batch))
                 yield output
         finally:
             for m in modes:
