@@ -226,7 +226,7 @@ def only(X, index):
     return (X if isinstance(X, Rows) else Rows(X)).only(index)
 
 
-def validate_rows(estimator, X, y=None, *, reset=True, accept_sparse=False):
+def validate_rows(estimator, X, *y, reset=True):
     """Check X, and y where it is given, as scikit-learn does, but a batch at a time.
 
     Parameters
@@ -235,12 +235,10 @@ def validate_rows(estimator, X, y=None, *, reset=True, accept_sparse=False):
         Its ``n_features_in_`` and ``feature_names_in_`` are set, or compared with.
     X : array-like
         Samples; see :class:`Rows` for those that are not in memory.
-    y : array-like of shape (n,), optional
-        Labels.
+    *y : array-like of shape (n,)
+        Labels, where there are to be any.
     reset : bool, default=True
         Whether the attributes are set.
-    accept_sparse : bool, default=False
-        Whether scipy sparse matrices are taken.
 
     Returns
     -------
@@ -249,9 +247,8 @@ def validate_rows(estimator, X, y=None, *, reset=True, accept_sparse=False):
     y : ndarray
         Only where it was given.
     """
-    labels = () if y is None else (y,)
-    if not (isinstance(X, Rows) or _stays(X) or (accept_sparse and sparse.issparse(X))):
-        return validate_data(estimator, X, *labels, reset=reset, dtype="numeric", allow_nd=True)
+    if not (isinstance(X, Rows) or _stays(X)):
+        return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
     rows = X if isinstance(X, Rows) else Rows(X)
     if not rows.ndim > 1:
         raise ValueError(f"X must have two or more dimensions, samples first; got shape {rows.shape}.")
@@ -264,9 +261,9 @@ def validate_rows(estimator, X, y=None, *, reset=True, accept_sparse=False):
     validate_data(estimator, rows if rows is X else X, reset=reset, skip_check_array=True)
     if not isinstance(X, Rows):
         _check_finite(rows, type(estimator).__name__)
-    if y is None:
+    if not y:
         return rows
-    y = validate_data(estimator, "no_validation", y)
+    y = validate_data(estimator, "no_validation", *y)
     if len(y) != len(rows):
         raise ValueError(
             "y must have one label for each row of X. Found input variables with inconsistent numbers "
@@ -276,10 +273,13 @@ def validate_rows(estimator, X, y=None, *, reset=True, accept_sparse=False):
 
 
 def _stays(X):
-    """Whether X is an array in a file, or something that is indexed like one."""
+    """Whether X is an array in a file, sparse, or something that is indexed like an array."""
     if isinstance(X, np.ndarray):
-        return X.dtype != object and mapped(X) is not None
-    known = sparse.issparse(X) or isinstance(X, (pd.Series, pd.DataFrame, pd.Index, np.generic))
+        is_half = X.dtype == np.float16 and X.nbytes > AT_ONCE  # copied by scikit-learn's check
+        return X.dtype != object and (is_half or mapped(X) is not None)
+    if sparse.issparse(X):
+        return True
+    known = isinstance(X, (pd.Series, pd.DataFrame, pd.Index, np.generic))
     stored = isinstance(getattr(X, "dtype", None), np.dtype) and hasattr(X, "__getitem__")
     return stored and not known and isinstance(getattr(X, "shape", None), tuple)
 

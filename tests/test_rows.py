@@ -3,11 +3,14 @@
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 import skqfair._rows as rows_module
 from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics, QuantizedClassifier
@@ -222,3 +225,40 @@ def test_small_arrays_are_cast_at_once():
     large = np.zeros((2**22, 1), np.uint8)
     assert isinstance(cast_rows(large, np.dtype(np.float32)), Rows)
     assert isinstance(validate_rows(QuantizedClassifier(), large), np.ndarray)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_sparse_samples(form):
+    """As the dense ones, bit for bit, in all that take them."""
+    X = sparse.random_array((120, 9), density=0.3, format=form, rng=0)
+    dense, y = X.toarray(), np.arange(120) % 2
+    net = make_classifier(module__hidden_sizes=(4,), max_epochs=1)
+    for model in (
+        QuantizedClassifier(net, weight_bits=4, activation_bits=8, rounding="gptq", random_state=0),
+        FairQATClassifier(net, finetune_epochs=1, validation_fraction=0.2, random_state=0),
+        PrunedClassifier(net, finetune_epochs=1, random_state=0),
+    ):
+        wanted = model.fit(dense, y).predict_proba(dense)
+        assert np.array_equal(model.fit(X, y).predict_proba(X), wanted)
+
+
+def test_the_default_encoder():
+    frame = pd.DataFrame({"job": list("abcd") * 30, "home": list("xyz") * 40})
+    y = (frame["job"] == "a").to_numpy()
+    found = []
+    for out in (True, False):
+        steps = OneHotEncoder(sparse_output=out), QuantizedClassifier(random_state=0)
+        found.append(make_pipeline(*steps).fit(frame, y).predict_proba(frame))
+    assert np.array_equal(*found)
+
+
+def test_missing_values_in_sparse_samples():
+    X = sparse.csr_array(np.array([[0.0, np.nan], [1.0, 0.0]] * 10))
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        QuantizedClassifier().fit(X, np.arange(20) % 2)
+
+
+def test_sparse_samples_for_a_convolution():
+    X = sparse.csr_array(IMAGES.reshape(60, -1))
+    with pytest.raises(ValueError, match=r"sparse matrix of shape \(60, 192\), but .* convolutions"):
+        QuantizedClassifier(make_classifier(ConvNet, module__in_channels=3)).fit(X, LABELS)

@@ -12,10 +12,11 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+from torch.nn.modules.conv import _ConvNd
 
 from skqfair._groups import Groups, columns_of, encode_groups
 from skqfair._row_sketch import sketch
-from skqfair._rows import cast_rows, check_cast, only, validate_rows
+from skqfair._rows import Rows, cast_rows, check_cast, only, validate_rows
 from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
     check_aligned,
@@ -136,6 +137,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
         probe = network.probe(X, y, seed)
         if probe is not None:
+            _check_sparse(X, probe.module)
             dtype = probe.input_dtype(X)
             X = cast_rows(X, dtype)
             probe.check_outputs(X, len(classes), trained=network.frozen)
@@ -249,6 +251,11 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         whole.model_size_, whole.compression_ratio_ = float_size(whole.module_), 1.0
         return whole
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     # ------------------------------------------------------------ predict
 
     def predict(self, X):
@@ -348,6 +355,16 @@ def _encode_labels(y, network):
             "Check the split, e.g. use StratifiedKFold."
         )
     return encoder.classes_, encoder.transform(y).astype(np.int64)
+
+
+def _check_sparse(X, module):
+    convolutions = [name for name, child in module.named_modules() if isinstance(child, _ConvNd)]
+    if convolutions and isinstance(X, Rows) and X.is_sparse:
+        raise ValueError(
+            f"X is a scipy sparse matrix of shape {X.shape}, but the network has convolutions "
+            f"({convolutions[0]}), which take images or sequences; pass a dense array of these: "
+            "X.toarray().reshape(...)."
+        )
 
 
 def _check_fit_params(fit_params, n_samples):

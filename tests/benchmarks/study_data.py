@@ -3,7 +3,7 @@
 Each figure is of a process of its own: the largest resident memory less that before the fit, over the
 bytes of X. Where a checkout without ``skqfair._rows`` is on PYTHONPATH, that one is measured.
 
-    python tests/benchmarks/bench_data.py [--large]   # --large: a sparse file of the shape of 10 GB
+    python tests/benchmarks/study_data.py [--large]   # --large: a sparse file of the shape of 10 GB
 """
 
 import argparse
