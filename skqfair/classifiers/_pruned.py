@@ -147,7 +147,7 @@ class PrunedClassifier(NetworkClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
+        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix or memmap
             Samples.
         y : array-like of shape (n,)
             Labels of any type.

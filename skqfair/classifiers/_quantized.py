@@ -190,7 +190,7 @@ class QuantizedClassifier(NetworkClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
+        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix or memmap
             Samples.
         y : array-like of shape (n,)
             Labels of any type.

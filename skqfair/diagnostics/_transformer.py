@@ -199,7 +199,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
+        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix or memmap
             Samples.
         y : array-like of shape (n,)
             Labels of any type, of the classes that the estimator knows.

@@ -253,11 +253,17 @@ class Network:
         One logit comes with 0 as that of the other class. The batches have the net's own size; with
         ``block`` this one, the last filled up with copies.
         """
-        parts = list(self.each_batch(X, module, block=block))
-        for part in parts:
-            if not isinstance(part, torch.Tensor):
+        found, start = None, 0
+        for part in self.each_batch(X, module, block=block):
+            if not isinstance(part, torch.Tensor) or not part.ndim:
                 return part  # for check_outputs to refuse
-        return torch.cat(parts)
+            if found is None:  # kept parts would scatter over the memory that batches are read into
+                found = part.new_empty((len(X), *part.shape[1:]))
+            end = start + len(part)
+            if end > len(found) or part.shape[1:] != found.shape[1:]:
+                return part
+            found[start:end], start = part, end
+        return found[:start]
 
     def each_batch(self, X, module=None, *, block=None):
         """Yield what :meth:`outputs` returns, batch by batch."""
