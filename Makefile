@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-oldest test-newest rooms lint format docs bench clean
+.PHONY: help demo test test-fast test-slow test-oldest test-newest rooms lint package release-check format docs bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,8 @@ $(VENV)/.all: pyproject.toml constraints.txt tests/references.txt $(VENV)/.torch
 	@$(PIP) -e '.[plot,save,onnx,test,docs]' -c constraints.txt
 	@$(PIP) --no-deps -r tests/references.txt && touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## Search over bit widths on the Adult data: table and picture (3 minutes)
-	$(BIN)/python examples/plot_bit_width_grid.py
+demo: $(VENV)/.demo  ## What rounding costs whom, and what gives it back: tables and picture (3 minutes)
+	$(BIN)/python examples/plot_rounding.py
 
 test: lint docs  ## Lint, tests, doctests, documentation
 	$(PYTEST)
@@ -44,7 +44,7 @@ test-fast: $(VENV)/.all  ## Tests and doctests only
 	$(PYTEST)
 
 test-slow: $(VENV)/.all  ## The tests that take minutes
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -o timeout=7200
 
 NEEDS_ONNX := tests/export tests/diagnostics tests/examples tests/test_package.py
 # warnings are no errors here: old packages warn of each other, new ones of what goes in a year
@@ -61,9 +61,25 @@ test-newest: $(BIN)/python  ## Tests with the newest versions there are, in .ven
 	.venv-newest/bin/python -m pip install --quiet --upgrade -e '.[plot,images,save,onnx,test]'
 	OMP_NUM_THREADS=1 .venv-newest/bin/python $(OTHER_VERSIONS) tests
 
-lint: $(VENV)/.all  ## Style, docstring and import rules
+lint: package  ## Style, docstring and import rules, and the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+package: $(VENV)/.all  ## Build sdist and wheel into dist, and check both
+	@rm -rf dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	@tar tzf dist/*.tar.gz | sed 's,[^/]*/,,' | sort >dist/packed.txt
+	@git ls-files | grep -v '^\.' | sort | comm -23 - dist/packed.txt >dist/missing.txt
+	@test ! -s dist/missing.txt || { echo "not in the sdist, see MANIFEST.in:"; cat dist/missing.txt; exit 1; }
+	$(BIN)/python -m twine check --strict dist/*.tar.gz dist/*.whl
+	$(BIN)/check-wheel-contents dist/*.whl
+
+release-check: package  ## Install the wheel into an empty environment and run the README's code there
+	rm -rf .venv-release && $(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet "$(TORCH)" -c constraints.txt
+	.venv-release/bin/python -m pip install --quiet dist/*.whl -c constraints.txt
+	mkdir dist/empty && sed -n '/^```python$$/,/^```$$/{/^```/d;p;}' README.md >dist/empty/readme.py
+	cd dist/empty && ../../.venv-release/bin/python readme.py
 
 rooms: $(BIN)/python  ## The rooms of the package: lines, and who imports whom
 	@$(BIN)/python tests/rooms.py
@@ -79,4 +95,4 @@ bench: $(VENV)/.all  ## Benchmarks against peers; writes docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/run.py
 
 clean:  ## Remove what was built, but not .venv
-	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst build *.egg-info
+	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst build dist .venv-release *.egg-info

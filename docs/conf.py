@@ -1,9 +1,16 @@
 """Configuration of the documentation."""
 
 import re
+import sys
 import warnings
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 
 import skqfair
+
+sys.path.insert(0, str(Path(__file__).parent))  # gallery_order
 
 project = "skqfair"
 author = "the skqfair developers"
@@ -15,7 +22,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -24,8 +30,11 @@ templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "skqfair"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_logo = html_favicon = "_static/logo.svg"
+html_math_renderer = "mathml"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -36,11 +45,13 @@ copybutton_prompt_is_regexp = True
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "within_subsection_order": "gallery_order.TeachingOrder",
     "filename_pattern": r"/plot_",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 1,
+    "write_computation_times": False,  # its page loads scripts from elsewhere
     "matplotlib_animations": False,
 }
 warnings.filterwarnings("ignore", category=UserWarning, message="FigureCanvasAgg is non-interactive")
@@ -52,5 +63,15 @@ def plain_references(app, what, name, obj, options, lines):
     lines[:] = text.split("\n")
 
 
+def mathml(self, node, as_block):
+    """Write a formula as MathML, which browsers draw without a script from elsewhere."""
+    tex = re.sub(r"\\[bB]igg?[lr]?(?![a-z])", "", node.astext()).replace(r"\dots", r"\ldots")
+    self.body.append(str(tex2mathml(tex.strip(), as_block=as_block)))
+    raise nodes.SkipNode
+
+
 def setup(app):
+    inline = (lambda self, node: mathml(self, node, as_block=False), None)
+    block = (lambda self, node: mathml(self, node, as_block=True), None)
+    app.add_html_math_renderer("mathml", inline, block)
     app.connect("autodoc-process-docstring", plain_references)

@@ -11,11 +11,16 @@ tables (CSV), figures and a report with a verdict on each claim of Bellam & Kim 
 scikit-learn's digits, in two minutes or so. A run that was interrupted goes on where it was: what is
 finished lies in ``study/work`` and is not done again. More ``--seeds`` later add to what is there.
 
+Your own data and network: write a class as in ``examples/paper/own_adult.py``, and give it by
+``--own my_task.py:MyTask``.
+
 The result for faces is on the page "The paper, claim by claim" of the user guide.
 """
 
 import argparse
+import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -24,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from paper._pieces import Study
 from paper._report import draw, write_report
-from paper._tasks import FACES, SHIPPED, Task, skipped_files
+from paper._tasks import FACES, SHIPPED, OwnTask, Task, skipped_files
 
 
 def parse(arguments=None):
@@ -38,6 +43,7 @@ def parse(arguments=None):
     parser.add_argument("--out", default="study", help="folder for the results (default: study)")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each (default: 1)")
     parser.add_argument("--tasks", nargs="+", help=f"of {FACES} with --data, of {SHIPPED} without")
+    parser.add_argument("--own", metavar="FILE.py:CLASS", help="a class with data and network of yours")
     parser.add_argument("--image-size", type=int, default=32, help="of the faces (default: 32)")
     parser.add_argument("--max-samples", type=int, help="a random draw of so many samples")
     parser.add_argument("--epochs", type=int, help="of the float training")
@@ -49,6 +55,13 @@ def parse(arguments=None):
         "--page", help="measure nothing: write the report of the tables in --out to this file"
     )
     options = parser.parse_args(arguments)
+    if options.own:
+        if options.data or options.tasks:
+            parser.error("--own is a study of its own; give it without --data and --tasks")
+        try:
+            options.own_class = _own_class(options.own)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            parser.error(f"--own: {error}")
     known = FACES if options.data else SHIPPED
     options.tasks = list(known) if options.tasks is None else options.tasks
     if unknown := set(options.tasks) - set(known):
@@ -63,6 +76,34 @@ def parse(arguments=None):
     return options
 
 
+def _own_class(name):
+    """Return the class of FILE.py:CLASS; its folder becomes one that workers import from."""
+    file, _, name = name.rpartition(":")
+    file = Path(file).resolve()
+    if not file.is_file() or file.suffix != ".py":
+        raise ValueError(f"there is no file {file.name}; give FILE.py:CLASS")
+    sys.path.insert(0, str(file.parent))
+    found = getattr(importlib.import_module(file.stem), name)
+    if not (isinstance(found, type) and issubclass(found, OwnTask)):
+        raise TypeError(f"{name} must be a subclass of paper.OwnTask")
+    return found
+
+
+def command_of(options):
+    """Return the command of a study, without what changes no figure: folders and processes."""
+    words = ["python", "examples/reproduce_paper.py"]
+    words += ["--data", "UTKFace"] if options.data else []
+    words += ["--own", Path(options.own).name] if options.own else ["--tasks", *options.tasks]
+    names = ["seeds", "bits", "curvature_samples", "max_samples", "epochs", "finetune_epochs"]
+    names += ["image_size"] if options.data else []
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
 def _source(options):
     return "UTKFace" if options.data else "the data that ship (give --data for faces)"
 
@@ -74,10 +115,16 @@ def main(arguments=None):
     if options.page:
         write_report(out, options.page)
         return
-    recipe = ("data", "image_size", "max_samples", "epochs", "finetune_epochs")
-    recipe = {name: getattr(options, name) for name in recipe}
-    tasks = [Task(name, **recipe) for name in options.tasks]
-    study = Study(out, tasks, options.seeds, sorted(set(options.bits)), options.curvature_samples)
+    recipe = {name: getattr(options, name) for name in ("max_samples", "epochs", "finetune_epochs")}
+    if options.own:
+        tasks = [options.own_class(**recipe)]
+    else:
+        recipe |= {"data": options.data, "image_size": options.image_size}
+        tasks = [Task(name, **recipe) for name in options.tasks]
+    command = command_of(options)
+    print(command)
+    bits = sorted(set(options.bits))
+    study = Study(out, tasks, options.seeds, bits, options.curvature_samples, command)
     if said := skipped_files(tasks[0]):
         print(said)
     costs = study.run(options.jobs)

@@ -53,6 +53,7 @@ _SUBMODULES = {
     "metrics",
     "mitigation",
     "networks",
+    "parallel",
     "quantization",
     "storage",
 }

@@ -18,6 +18,7 @@ LEVELS = {  # a room may import from lower levels only, and from itself; the top
     "diagnostics": 4,
     "export": 4,
     "displays": 4,
+    "parallel": 4,
     "audit": 5,
 }
 

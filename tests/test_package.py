@@ -145,7 +145,11 @@ def test_the_oldest_versions_are_those_of_pyproject():
     """What make test-oldest installs is what is promised: no bound is untested, and none is stricter."""
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    peers = [bound for bound in extras["test"] if bound.startswith(("cooper", "polars", "pyarrow"))]
+    peers = [
+        bound
+        for bound in extras["test"]
+        if bound.startswith(("cooper", "distributed", "polars", "pyarrow"))
+    ]
     promised = [*project["dependencies"], *extras["plot"], *extras["images"], *extras["save"], *peers]
     for file, bounds in (("oldest.txt", promised), ("oldest-onnx.txt", extras["onnx"])):
         lines = [line for line in (TESTS / file).read_text().splitlines() if not line.startswith("#")]
@@ -201,6 +205,7 @@ def test_contract():
         "(estimator=None, *, weight_bits=8, activation_bits=None, layer_bits=None, bit_budget=None, "
         "granularity='per_channel', calibration='mse', calibration_size=1024, "
         "calibration_groups='balanced', rounding='nearest', bias_correction=False, "
+        "activation_scheme='symmetric', activation_calibration=None, "
         "quantize_parameters=None, recalibrate_batchnorm=False, memory=None, random_state=None, "
         "verbose=0)"
     )
@@ -210,7 +215,8 @@ def test_contract():
         "granularity='per_channel', calibration_size=1024, calibration='mse', finetune_epochs=5, "
         "finetune_lr=None, sampling=None, mitigation_weight=0.0, balance='group', gap_penalty=0.0, "
         "accuracy_bound=None, distillation=0.0, temperature=2.0, teacher=None, "
-        "validation_fraction=None, quantize_parameters=None, memory=None, "
+        "validation_fraction=None, rounding='nearest', activation_scheme='symmetric', "
+        "activation_calibration=None, quantize_parameters=None, memory=None, "
         "random_state=None, verbose=0)"
     )
     signature = str(plain(inspect.signature(skqfair.quantization.allocate_bits)))
@@ -239,6 +245,12 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     with pytest.warns(skqfair.exceptions.NoModelWithinLimitsWarning):
         exec(code, {"__name__": "readme"})
     assert "fvo_high" in capsys.readouterr().out
+
+
+def test_the_citation_and_the_changelog_name_this_version():
+    version = skqfair.__version__
+    assert f"\nversion: {version}\n" in (ROOT.parent / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT.parent / "CHANGELOG.md").read_text()
 
 
 def test_the_benchmark_page_is_there():

@@ -12,7 +12,9 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from paper._stages import run_stage, stages
-from paper._tasks import load_split
+from paper._tasks import load_split, make_net
+from skqfair import __version__
+from skqfair.storage import fingerprint
 
 __all__ = ["TABLES", "Study", "read_tables", "write_atomically"]
 
@@ -34,12 +36,14 @@ class Study:
         Widths.
     curvature_samples : int
         At most so many of each group for eigenvalues.
+    command : str
+        What makes the same study again, for the report.
     """
 
-    def __init__(self, out, tasks, n_seeds, bits, curvature_samples):
+    def __init__(self, out, tasks, n_seeds, bits, curvature_samples, command):
         self.out, self.work = Path(out), Path(out) / "work"
         self.tasks, self.n_seeds, self.bits = tasks, n_seeds, bits
-        self.curvature_samples = curvature_samples
+        self.curvature_samples, self.command = curvature_samples, command
 
     def run(self, jobs=1):
         """Do what is not done, in ``jobs`` processes of one thread each, and write the tables."""
@@ -80,12 +84,17 @@ class Study:
         write_atomically(self._file(task, seed, stage), json.dumps(piece))
 
     def _summary(self):
-        return {"seeds": self.n_seeds, "tasks": {t.name: self._settings(t) for t in self.tasks}}
+        settings = {"command": self.command, "seeds": self.n_seeds}
+        return {**settings, "tasks": {t.name: self._settings(t) for t in self.tasks}}
 
     def _settings(self, task):
         split = load_split(task, 0)
         digest = hashlib.sha256(split.X_train.tobytes())
-        digest.update(split.y_train.tobytes())
+        for array in (split.y_train, split.X_test, split.y_test):
+            digest.update(array.tobytes())
+        digest.update("\n".join([*split.groups_train, *split.groups_test]).encode())
+        net = make_net(task)
+        params = net.get_params(deep=False)
         return {
             "bits": sorted(self.bits, reverse=True),
             "curvature_samples": self.curvature_samples,
@@ -94,6 +103,10 @@ class Study:
             "n_test": len(split.y_test),
             "shape": list(split.X_train.shape[1:]),
             "fingerprint": digest.hexdigest()[:16],
+            "skqfair": __version__,
+            "network": f"{net.module.__module__}.{net.module.__qualname__}",
+            "lr": net.lr,
+            "network_fingerprint": fingerprint(type(net), params)[:16],
         }
 
     def _check_settings(self):

@@ -21,12 +21,13 @@ _TASKS = {
     "adult": "Adult, income as target, race as group",
     "digits": "scikit-learn's digits, the digit as target and as group, some made rare",
 }
+_COMMAND = "python examples/reproduce_paper.py --data UTKFace --seeds 5 --jobs 2"
 _INTRODUCTION = """\
 # The paper, claim by claim
 
 Bellam & Kim, *Explaining how quantization disparately skews a model* (2025, arXiv:2509.07222), name a
 chain of effects by which fewer bits widen the gaps between groups. Here each claim is measured with this
-package alone, by one command, `python examples/reproduce_paper.py --data UTKFace --seeds 5 --jobs 2`
+package alone, by one command, `{command}`
 (without `--data` on data that ship, in two minutes). Every number below is computed from the tables that
 it wrote.
 
@@ -95,7 +96,13 @@ def render(folder, images=""):
     tables, summary = read_tables(folder)
     verdicts, comparisons = judge(tables, CLAIMS)
     numbers = {name: i for i, name in enumerate(FIGURES, 1)}
-    lines = [_INTRODUCTION, _described(summary), _models(tables, summary), "## Verdicts\n"]
+    command = summary.get("command", _COMMAND)
+    lines = [
+        _INTRODUCTION.format(command=command),
+        _described(summary),
+        _models(tables, summary),
+        "## Verdicts\n",
+    ]
     lines.append(
         f"Seeds: {summary['seeds']}; tasks: {', '.join(summary['tasks'])}. Of the comparisons behind a "
         "claim the least and the greatest mean over the seeds, with its 95 % interval; positive is as "
@@ -140,8 +147,9 @@ def _described(summary):
         lines.append("**One seed only: nothing has an interval, so there is no verdict.**\n")
     for name, task in summary["tasks"].items():
         shape = " × ".join(map(str, task["shape"]))
+        what = _TASKS.get(name) or task["description"] or name
         lines.append(
-            f"- **{name}**: {_TASKS[name]}. {task['n_train']:,} samples to train on, {task['n_test']:,} "
+            f"- **{name}**: {what}. {task['n_train']:,} samples to train on, {task['n_test']:,} "
             f"to measure on, of shape {shape}; {task['epochs']} epochs, {task['finetune_epochs']} of "
             f"fine-tuning. Eigenvalues on at most {task['curvature_samples']} samples of each group."
         )

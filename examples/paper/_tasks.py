@@ -17,7 +17,7 @@ from skorch.callbacks import LRScheduler
 from skqfair.datasets import load_adult, load_utkface
 from skqfair.networks import MLP, ConvNet, make_classifier
 
-__all__ = ["FACES", "SHIPPED", "Split", "Task", "load_split", "make_net", "skipped_files"]
+__all__ = ["FACES", "SHIPPED", "OwnTask", "Split", "Task", "load_split", "make_net", "skipped_files"]
 
 FACES = ("ethnicity", "gender")  # what is predicted; the groups are ethnicities
 SHIPPED = ("adult", "digits")
@@ -37,6 +37,11 @@ class Task:
     finetune_epochs: int | None = None
 
     def __post_init__(self):
+        if self.name not in (*FACES, *SHIPPED):
+            raise ValueError(
+                f"no task {self.name!r}; there are {', '.join((*FACES, *SHIPPED))}, and your own by a "
+                "subclass of OwnTask."
+            )
         for name, defaults in (("epochs", _EPOCHS), ("finetune_epochs", _QAT_EPOCHS)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, defaults[self.name])
@@ -45,6 +50,56 @@ class Task:
     def recipe(self):
         """All choices but the folder, which says nothing about its content."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}
+
+
+class OwnTask:
+    """Data and network of your own: subclass it, and give ``--own FILE.py:CLASS``.
+
+    Parameters
+    ----------
+    max_samples, epochs, finetune_epochs : int or None
+        From the command line; None is what the class says.
+
+    Attributes
+    ----------
+    name, description : str
+        For tables and report.
+    epochs, finetune_epochs : int
+        Of the float training and of the fine-tuning.
+    test_size : float
+        Share of the samples that are kept for the measurements.
+    """
+
+    name = description = None
+    epochs, finetune_epochs, test_size = 8, 2, 0.3
+    data = None
+
+    def __init__(self, max_samples=None, epochs=None, finetune_epochs=None):
+        if not self.name:
+            raise ValueError(f"{type(self).__name__} needs a name, that of its rows in the tables.")
+        self.max_samples = max_samples
+        self.epochs = self.epochs if epochs is None else epochs
+        self.finetune_epochs = self.finetune_epochs if finetune_epochs is None else finetune_epochs
+
+    def load(self, seed):
+        """Return X (an array, or a frame to be encoded), y and the group of each sample."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method load(self, seed).")
+
+    def make_net(self):
+        """Return the float network, a skorch classifier of ``self.epochs`` epochs, not trained."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method make_net(self).")
+
+    @property
+    def recipe(self):
+        """What was chosen."""
+        names = ("name", "description", "max_samples", "epochs", "finetune_epochs", "test_size")
+        return {name: getattr(self, name) for name in names}
+
+    def __eq__(self, other):  # what was loaded serves all pieces
+        return type(other) is type(self) and other.recipe == self.recipe
+
+    def __hash__(self):
+        return hash((type(self), *self.recipe.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +123,8 @@ class _FastConvNet(ConvNet):
 
 def make_net(task):
     """Return the float network of a task, not trained."""
+    if isinstance(task, OwnTask):
+        return task.make_net()
     if task.name == "adult":
         return make_classifier(MLP, module__hidden_sizes=(64, 32), max_epochs=task.epochs, lr=0.002)
     if task.name == "digits":
@@ -88,16 +145,44 @@ def make_net(task):
 @lru_cache(maxsize=2)
 def load_split(task, seed):
     """Return the data of a task, split as the seed says: 70 % to train on (digits: half)."""
-    X, y, groups = {"adult": _adult, "digits": _digits}.get(task.name, _faces)(task, seed)
+    load = (
+        _own
+        if isinstance(task, OwnTask)
+        else {"adult": _adult, "digits": _digits}.get(task.name, _faces)
+    )
+    X, y, groups = load(task, seed)
     cells = np.char.add(np.char.add(y.astype(str), " "), groups.astype(str))
-    test_size = 0.5 if task.name == "digits" else 0.3
+    test_size = 0.5 if task.name == "digits" else getattr(task, "test_size", 0.3)
     train, test = train_test_split(
         np.arange(len(y)), test_size=test_size, stratify=cells, random_state=seed
     )
-    if task.name == "adult":
+    if isinstance(X, pd.DataFrame):
         encode = _encoder(X).fit(X.iloc[train])
         X = encode.transform(X).astype(np.float32)
     return Split(X[train], y[train], groups[train], X[test], y[test], groups[test])
+
+
+def _own(task, seed):
+    """Own data: labels as positions, groups as words, every class of every group at least twice."""
+    X, y, groups = task.load(seed)
+    X = X if isinstance(X, pd.DataFrame) else np.asarray(X, dtype=np.float32)
+    y, groups = np.asarray(y), np.asarray(groups).astype(str)
+    if not len(X) == len(y) == len(groups):
+        raise ValueError(
+            f"load of {type(task).__name__} must return X, y and groups of one length, got {len(X)}, "
+            f"{len(y)} and {len(groups)}."
+        )
+    if task.max_samples is not None:
+        rows = np.random.default_rng(0).permutation(len(y))[: task.max_samples]
+        X, y, groups = X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows], y[rows], groups[rows]
+    counts = pd.crosstab(groups, y)
+    if (counts < 2).any(axis=None):
+        group, label = counts.stack().idxmin()
+        raise ValueError(
+            f"{task.name}: the group {group!r} has {counts.loc[group, label]} sample(s) of the class "
+            f"{label}, too few to train and to measure on; merge or drop groups in load."
+        )
+    return X, np.unique(y, return_inverse=True)[1].astype(np.int64), groups
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.modules.conv import _ConvNd
 
+from skqfair._float_training import fit_reaches
 from skqfair._groups import Groups, columns_of, encode_groups
 from skqfair._row_sketch import sketch
 from skqfair._rows import Rows, cast_rows, check_cast, only, validate_rows
@@ -164,9 +165,11 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         self._say(f"frozen net, {n_samples}" if network.frozen else f"float training on {n_samples}")
         if network.frozen:
             key = cache.key(*network.recipe(), network.module)
+            fit_reaches("key", key=None, stored=True)
         else:
             module = None if probe is None else probe.module
             key = cache.key(*network.recipe(), module, X, y, sample_weight, seed, fit_params)
+            fit_reaches("key", key=key, stored=lambda: cache.has(key))
             network.state = cache.get(
                 key,
                 lambda: network.train(X, y, sample_weight, seed, fit_params, cache.memory is not None),
@@ -174,6 +177,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
             )
             network.check_outputs(X, len(classes), trained=True)
         network.check_finite()
+        fit_reaches("trained")
         return TrainedNetwork(network, X, y, classes, groups, seed, cache, key, sample_weight, held_out)
 
     def _say(self, stage):

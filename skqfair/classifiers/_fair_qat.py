@@ -23,6 +23,7 @@ from skqfair.classifiers._mitigations import (
     hold_out,
     loss_weights,
 )
+from skqfair.classifiers._rounding import start_from_codes
 from skqfair.classifiers._teachers import build_distillation, check_teacher
 from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import BALANCES, SAMPLINGS, cell_report, make_cells
@@ -100,6 +101,12 @@ class FairQATClassifier(NetworkClassifier):
         Part of the training data, drawn from each class of each group, that is neither trained nor
         fine-tuned on; the epoch with the least mean of the group losses there is kept. A frozen net
         may have seen it.
+    rounding : {"nearest", "gptq", "least_squares"}, default="nearest"
+        The start of the fine-tuning: the float weights, or the codes of that rule; then fewer epochs do.
+    activation_scheme : {"symmetric", "affine"}, default="symmetric"
+        As in :class:`QuantizedClassifier`; a zero point stays what it is at the start.
+    activation_calibration : {"minmax", "percentile", "mse"} or None, default=None
+        How the ranges of activations are found; None is as ``calibration``.
     quantize_parameters : dict of str to int, default=None
         Weights to quantize beside those of Linear, Conv, recurrent, Embedding and attention modules:
         patterns as in ``layer_bits`` on parameters that a module uses in its own way, to the axis of
@@ -228,6 +235,9 @@ class FairQATClassifier(NetworkClassifier):
         temperature=2.0,
         teacher=None,
         validation_fraction=None,
+        rounding="nearest",
+        activation_scheme="symmetric",
+        activation_calibration=None,
         quantize_parameters=None,
         memory=None,
         random_state=None,
@@ -252,6 +262,9 @@ class FairQATClassifier(NetworkClassifier):
         self.temperature = temperature
         self.teacher = teacher
         self.validation_fraction = validation_fraction
+        self.rounding = rounding
+        self.activation_scheme = activation_scheme
+        self.activation_calibration = activation_calibration
         self.quantize_parameters = quantize_parameters
         self.memory = memory
         self.random_state = random_state
@@ -364,13 +377,16 @@ class FairQATClassifier(NetworkClassifier):
         network = trained.network
         module = plain_copy(network.module)
         observing = scheme.activation_bits is not None
-        sample = trained.X[self._calibration_rows(trained)] if observing else None
+        rows = self._calibration_rows(trained)
+        statistics = self._float_statistics(trained) if observing else None
+        if self.rounding != "nearest" and scheme.quantizes_weights:
+            start_from_codes(module, trained, scheme, statistics, rows, self.rounding)
         return FakeQuantization(
             module,
             scheme,
             learned=self.calibration == "learned",
-            statistics=self._float_statistics(trained) if observing else None,
-            observe=partial(observe, network, module, sample),
+            statistics=statistics,
+            observe=partial(observe, network, module, trained.X[rows] if observing else None),
         )
 
 

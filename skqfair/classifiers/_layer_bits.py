@@ -1,6 +1,7 @@
 """Bits of each layer or channel, chosen from what the trained network loses."""
 
 import warnings
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,7 +14,10 @@ from skqfair._losses import group_means, log_probabilities
 from skqfair._seeding import seeded
 from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.quantization import (
+    ACTIVATION_SCHEMES,
+    CALIBRATIONS,
     CHOICES,
+    ROUNDINGS,
     QuantizationScheme,
     QuantizedTensor,
     allocate_bits,
@@ -21,6 +25,7 @@ from skqfair.quantization import (
     left_in_float,
     plain,
     plain_copy,
+    round_alone,
 )
 
 __all__ = ["BIT_CONSTRAINTS", "build_scheme", "check_layer_bits", "losses", "warn_of_float"]
@@ -36,6 +41,9 @@ BIT_CONSTRAINTS = {
     "quantize_parameters": [dict, None],
     "granularity": [StrOptions({"per_channel", "per_tensor"})],
     "calibration_size": [Interval(Integral, 1, None, closed="left")],
+    "activation_scheme": [StrOptions(set(ACTIVATION_SCHEMES))],
+    "activation_calibration": [StrOptions(set(CALIBRATIONS)), None],
+    "rounding": [StrOptions(set(ROUNDINGS))],
 }
 """What the parameters that all quantizing classifiers share may be."""
 
@@ -85,6 +93,8 @@ def build_scheme(clf, calibration, trained=None, rows=None):
         "activation_bits": clf.activation_bits,
         "granularity": clf.granularity,
         "calibration": calibration,
+        "activation_calibration": clf.activation_calibration,
+        "activation_scheme": clf.activation_scheme,
         "quantize_parameters": clf.quantize_parameters,
     }
     if isinstance(layer_bits, str):
@@ -96,7 +106,7 @@ def build_scheme(clf, calibration, trained=None, rows=None):
             names = list(axes)
             layer_bits = {names[0]: 8, names[-1]: 8}
         elif layer_bits == "auto":
-            layer_bits = _minimax(module, axes, trained, rows(), clf.bit_budget, options)
+            layer_bits = _minimax(module, axes, trained, rows(), clf.bit_budget, options, clf.rounding)
         else:
             layer_bits = _by_importance(module, axes, trained, rows(), clf.bit_budget)
     return QuantizationScheme(**options, layer_bits=layer_bits)
@@ -136,14 +146,14 @@ def _sample(trained, rows):
     return trained.X[rows], trained.y[rows], codes
 
 
-def _minimax(module, axes, trained, rows, budget, options):
+def _minimax(module, axes, trained, rows, budget, options, rounding):
     """Return the allocation whose worst group loses least, from measured sensitivities."""
 
     def compute():
         with seeded(trained.seed):
-            return _measured(module, axes, trained, rows, options)
+            return _measured(module, axes, trained, rows, options, rounding)
 
-    kind = options["granularity"], options["calibration"], CHOICES, list(axes.items())
+    kind = options["granularity"], options["calibration"], rounding, CHOICES, list(axes.items())
     parts = ("sensitivity", *_sample(trained, rows), *kind)
     sensitivity = trained.cached(parts, compute)
     parameters = dict(module.named_parameters())
@@ -152,7 +162,7 @@ def _minimax(module, axes, trained, rows, budget, options):
     return {name: int(b) for name, b in zip(axes, bits, strict=True)}
 
 
-def _measured(module, axes, trained, rows, options):
+def _measured(module, axes, trained, rows, options, rounding):
     """Return the loss increase of each group when one layer alone is quantized, shape (L, choices, G).
 
     One pass over the sample for each layer and width serves all groups; a second-order prediction
@@ -165,14 +175,18 @@ def _measured(module, axes, trained, rows, options):
     for name, axis in axes.items():
         parameter = parameters[name].detach()
         values = parameter.clone()
-        for bits in CHOICES:
-            quantized = QuantizedTensor.from_float(
+        nearest = [
+            QuantizedTensor.from_float(
                 values,
                 bits,
                 per_channel=options["granularity"] == "per_channel",
                 calibration=options["calibration"],
                 axis=axis,
             )
+            for bits in CHOICES
+        ]
+        run = partial(trained.network.outputs, X)
+        for quantized in round_alone(module, name, nearest, run, rounding=rounding):
             parameter.copy_(quantized.dequantize())
             after = losses(trained.network, module, X, y)
             increases.append(group_means(after, codes) - before)

@@ -84,14 +84,14 @@ def trace(module, example, opset, outputs=None):
 class _Marker(ActivationQuantizer):
     """Writes the quantization of an input into the graph, as operators that runtimes know.
 
-    The codes are unsigned bytes, around 128 where the input is signed: the integer kernels of
+    The codes are unsigned bytes, around 128 or the zero point where the input is signed: the kernels of
     processors take such bytes. Codes that do not fill the byte are clipped as codes, so that nothing
     stands between a layer and its quantization, where runtimes look for it.
     """
 
     def quantize(self, values):
         scale = self.scale.to(values)
-        zero = 128 if self.signed else 0
+        zero = self.zero_point if self.zero_point is not None else 128 if self.signed else 0
         zero_point = _byte(zero)
         codes = _operator("QuantizeLinear", (values, scale, zero_point), torch.uint8, values)
         low, high = self.low + zero, self.high + zero
@@ -118,7 +118,7 @@ def _with_markers(module):
     drop_quantizers(marked)
     for name, found in quantizers.items():
         kind = _Marker if found.bits <= 8 else ActivationQuantizer
-        hook = kind(found.scale.cpu().float(), found.bits, found.signed)
+        hook = kind(found.scale.cpu().float(), found.bits, found.signed, found.zero_point)
         marked.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
     return marked.requires_grad_(False)
 

@@ -2,13 +2,14 @@
 
 import warnings
 
+import numpy as np
 import pandas as pd
 from sklearn.metrics import check_scoring
 
 from skqfair._groups import encode_groups
 from skqfair.exceptions import EmptyGroupWarning, UnknownLabelWarning
 from skqfair.metrics._counts import count_groups
-from skqfair.metrics._pooling import CORRECT, SAMPLES
+from skqfair.metrics._pooling import CORRECT, FOUND, POSITIVE, SAMPLES, SELECTED
 from skqfair.metrics._scored_groups import NOT_ROUTED, GroupLookup, Requests, check_routing
 
 __all__ = ["fairness_counts_scorer"]
@@ -42,8 +43,10 @@ def fairness_counts_scorer(*, sensitive_features, groups, scoring=None):
     callable
         ``(estimator, X, y) -> dict``, to be passed as ``scoring`` itself, with the names
         ``accuracy``; ``fvo``, minus the FVO of this fold alone, so that its mean over folds is not
-        that of the pooled predictions; ``n_samples[a]`` and ``n_correct[a]`` for each group a; and
-        the names of ``scoring`` (``score`` for one callable).
+        that of the pooled predictions; ``n_samples[a]`` and ``n_correct[a]`` for each group a; with
+        two classes, of the second one, ``n_positive[a]``, ``n_predicted_positive[a]`` and
+        ``n_true_positive[a]``; and the names of ``scoring`` (``score`` for one callable). Any other
+        difference between groups in ``scoring`` is averaged over the folds by the search.
 
     Raises
     ------
@@ -102,7 +105,9 @@ class _CountsScorer(Requests):
         with warnings.catch_warnings():  # folds lack rare groups and labels; the pooled counts have them
             warnings.simplefilter("ignore", EmptyGroupWarning)
             warnings.simplefilter("ignore", UnknownLabelWarning)
-            counts = count_groups(y, estimator.predict(X), sensitive_features)
+            predicted = estimator.predict(X)
+            counts = count_groups(y, predicted, sensitive_features)
+            rates = self._of_two_classes(estimator, y, predicted, sensitive_features)
         scores = {"accuracy": float(counts.overall_accuracy), "fvo": -counts.fvo}
         scores |= {key(name): 0 for name in self.groups.values() for key in (SAMPLES, CORRECT)}
         for group, n_samples, n_correct in zip(counts.index, counts.count, counts.correct, strict=True):
@@ -113,7 +118,21 @@ class _CountsScorer(Requests):
                 )
             name = self.groups[group]
             scores[SAMPLES(name)], scores[CORRECT(name)] = int(n_samples), int(n_correct)
+        scores |= rates
         return scores | self._others(estimator, X, y, scores)
+
+    def _of_two_classes(self, estimator, y, predicted, sensitive_features):
+        """Return the counts behind the rates of the second class."""
+        classes = getattr(estimator, "classes_", ())
+        if not 0 < len(classes) <= 2:
+            return {}
+        truth, chosen = np.asarray(y) == classes[-1], np.asarray(predicted) == classes[-1]
+        of_sample = encode_groups(sensitive_features, len(truth))
+        codes, index, scores = of_sample.codes, of_sample.index, {}
+        for key, which in ((POSITIVE, truth), (SELECTED, chosen), (FOUND, truth & chosen)):
+            found = dict(zip(index, np.bincount(codes, which, len(index)), strict=True))
+            scores |= {key(name): int(found.get(group, 0)) for group, name in self.groups.items()}
+        return scores
 
     def _others(self, estimator, X, y, taken):
         if self.scoring is None:

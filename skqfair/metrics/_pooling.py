@@ -1,4 +1,4 @@
-"""Counts of folds added up: accuracy by group and FVO of all out-of-fold predictions."""
+"""Counts of folds added up: accuracy and gaps between groups of all out-of-fold predictions."""
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,30 @@ from skqfair.metrics._intervals import (
     wilson_interval,
 )
 
-__all__ = ["CORRECT", "SAMPLES", "has_counts", "pooled_report"]
+__all__ = [
+    "CORRECT",
+    "DIFFERENCES",
+    "FOUND",
+    "POSITIVE",
+    "SAMPLES",
+    "SELECTED",
+    "has_counts",
+    "pooled_report",
+]
 
 SAMPLES, CORRECT = "n_samples[{}]".format, "n_correct[{}]".format
 """Names of the counts of a group among the scores."""
+
+POSITIVE = "n_positive[{}]".format
+SELECTED, FOUND = "n_predicted_positive[{}]".format, "n_true_positive[{}]".format
+"""With two classes, those of the second one: samples, predictions, and predictions that are right."""
+
+DIFFERENCES = [
+    "selection_rate_difference",
+    "true_positive_rate_difference",
+    "false_positive_rate_difference",
+]
+"""Largest differences between groups that the counts of two classes give."""
 
 
 def pooled_report(cv_results, *, confidence=0.95, random_state=0):
@@ -38,8 +58,11 @@ def pooled_report(cv_results, *, confidence=0.95, random_state=0):
     -------
     DataFrame
         Columns ``fvo``, ``fvo_low``, ``fvo_high``, ``fvo_chance`` and ``worst_accuracy`` as in
-        :func:`model_report`, and ``accuracy[a]`` for each group a, nan where it has no sample. A row
-        is nan where a fit failed.
+        :func:`model_report`, and ``accuracy[a]`` for each group a, nan where it has no sample. With
+        two classes also ``selection_rate_difference``, ``true_positive_rate_difference`` and
+        ``false_positive_rate_difference``, the largest between two groups that have such samples: the
+        first is fairlearn's ``demographic_parity_difference``, the larger of the others its
+        ``equalized_odds_difference``. A row is nan where a fit failed.
 
     Raises
     ------
@@ -70,8 +93,21 @@ def pooled_report(cv_results, *, confidence=0.95, random_state=0):
     names = ["fvo", "fvo_low", "fvo_high", "fvo_chance", "worst_accuracy"]
     report = pd.DataFrame(figures, columns=names)
     report[[f"accuracy[{group}]" for group in groups]] = accuracy
+    positive, selected, found = (_sums(cv_results, key) for key in (POSITIVE, SELECTED, FOUND))
+    if positive:
+        p, s, f = (np.stack([t[group] for group in groups], 1) for t in (positive, selected, found))
+        for name, part, whole in zip(DIFFERENCES, (s, f, s - f), (n, p, n - p), strict=True):
+            report[name] = _largest_difference(part, whole)
     report.attrs["confidence"] = confidence
     return report
+
+
+def _largest_difference(part, whole):
+    rates = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    known = np.isfinite(rates)
+    highest = np.where(known, rates, -np.inf).max(1)
+    spread = highest - np.where(known, rates, np.inf).min(1)
+    return np.where(known.any(1), spread, np.nan)
 
 
 def _figures(n, right, confidence, random_state):

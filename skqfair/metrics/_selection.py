@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from skqfair.exceptions import NoModelWithinLimitsWarning
-from skqfair.metrics._pooling import has_counts, pooled_report
+from skqfair.metrics._pooling import DIFFERENCES, has_counts, pooled_report
 
 __all__ = ["smallest_within"]
 
@@ -32,7 +32,8 @@ def smallest_within(
         their number.
     at_least : dict of str to float or None, default=None
         Lowest mean of any other scores by name, e.g. ``{"neg_log_loss": -0.5}``: a search prefers the
-        larger score, so a loss is negative there.
+        larger score, so a loss is negative there. Of the differences of :func:`pooled_report`, minus
+        the pooled value counts, e.g. ``{"selection_rate_difference": -0.1}``.
     accuracy, fvo_score, size : str
         Names of the scorers in ``scoring``: accuracy, :func:`skqfair.make_fairness_scorer` (not asked
         for where there are counts) and :func:`model_size_scorer`.
@@ -92,7 +93,7 @@ class _SmallestWithin:
             fvo, which = self._gap(cv_results)
             usable &= np.isfinite(fvo)
             excess = np.maximum(excess, fvo - self.fvo)
-        others = {name: self._mean(cv_results, name, "a scorer") for name in self.at_least}
+        others = {name: self._other(cv_results, name) for name in self.at_least}
         for name, means in others.items():
             usable &= np.isfinite(means)
             excess = np.maximum(excess, self.at_least[name] - means)
@@ -125,6 +126,14 @@ class _SmallestWithin:
             return pooled_report(cv_results)["fvo"].to_numpy(), "pooled FVO"
         scorer = "make_fairness_scorer(...)"
         return -self._mean(cv_results, self.fvo_score, scorer, negated=True), "mean FVO over folds"
+
+    def _other(self, cv_results, name):
+        """Return a mean over folds, or minus a difference of the pooled counts."""
+        if name in DIFFERENCES and f"mean_test_{name}" not in cv_results and has_counts(cv_results):
+            pooled = pooled_report(cv_results)
+            if name in pooled:
+                return -pooled[name].to_numpy()
+        return self._mean(cv_results, name, "a scorer")
 
     def _mean(self, cv_results, name, scorer, negated=False):
         key = f"mean_test_{name}"

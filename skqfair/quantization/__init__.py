@@ -4,6 +4,7 @@ Knows nothing of scikit-learn, groups or fairness.
 """
 
 from skqfair.quantization._activations import (
+    ACTIVATION_SCHEMES,
     ActivationQuantizer,
     ActivationStatistics,
     drop_quantizers,
@@ -19,13 +20,14 @@ from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
 from skqfair.quantization._pruning_masks import HeldMasks
 from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, channel_shape, quantize
-from skqfair.quantization._rounding import ROUNDINGS, compensate_rounding
+from skqfair.quantization._rounding import ROUNDINGS, compensate_rounding, round_alone
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._sparse import SparseTensor, sparse_size
 from skqfair.quantization._targets import left_in_float, plain, plain_copy, quantizable_weights
 
 __all__ = [
+    "ACTIVATION_SCHEMES",
     "CALIBRATIONS",
     "CHOICES",
     "FLOAT_BITS",
@@ -63,6 +65,7 @@ __all__ = [
     "quantizable_weights",
     "quantize",
     "quantized_size",
+    "round_alone",
     "sparse_size",
     "unpack",
 ]

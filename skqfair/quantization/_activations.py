@@ -6,16 +6,20 @@ from contextlib import contextmanager
 import torch
 
 from skqfair.quantization._affine import check_bits, q_max, to_codes, widened
-from skqfair.quantization._calibration import clip_range
+from skqfair.quantization._calibration import affine_range, clip_range, grid_of_range
 from skqfair.quantization._targets import activation_targets
 
 __all__ = [
+    "ACTIVATION_SCHEMES",
     "ActivationQuantizer",
     "ActivationStatistics",
     "drop_quantizers",
     "input_quantizers",
     "observe_activations",
 ]
+
+ACTIVATION_SCHEMES = ("symmetric", "affine")
+"""Whether zero has its own code in the middle or at the end, or wherever the range asks for it."""
 
 _VALUES_PER_CALL = 2**16
 
@@ -61,15 +65,38 @@ class ActivationStatistics:
         """Mean of the magnitudes of the values looked at."""
         return float(torch.cat(self._values).abs().mean())
 
-    def quantizer(
-        self, bits: int, calibration: str, *, signed: bool | None = None
-    ) -> "ActivationQuantizer":
-        """Return the :class:`ActivationQuantizer` for ``bits`` and ``calibration``.
+    def quantizer(self, bits: int, calibration: str, scheme: str = "symmetric") -> "ActivationQuantizer":
+        """Return the :class:`ActivationQuantizer` for bits, calibration and scheme.
 
-        ``signed`` is whether a negative was seen, unless it is given.
+        An affine one has a zero point where a negative was seen.
         """
-        bits, signed = check_bits(bits, "activation_bits"), self.signed if signed is None else signed
+        bits, signed = check_bits(bits, "activation_bits"), self.signed
+        if scheme == "affine" and signed:
+            return self._affine(bits, calibration)
         levels = q_max(bits) if signed else 2**bits - 1
+        return ActivationQuantizer(self._scale(calibration, levels), bits, signed)
+
+    def rescaled(self, quantizer: "ActivationQuantizer", calibration: str) -> torch.Tensor:
+        """Return the scale for these values of a quantizer that keeps its codes and zero point."""
+        if not quantizer.zero_point:
+            return self._scale(calibration, quantizer.high)
+        low, high = affine_range(self._all(), calibration, quantizer.high - quantizer.low)
+        ends = [(low, quantizer.low), (high, quantizer.high)]
+        scale = max(value / code if code else 0.0 for value, code in ends)
+        return torch.tensor(scale if scale > 0 else 1.0, dtype=self._values[0].dtype)
+
+    def _all(self):
+        values = self._values[0]
+        extremes = torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device)
+        return torch.cat([*self._values, extremes] if self._sampled else self._values)
+
+    def _affine(self, bits, calibration):
+        levels = 2**bits - 1
+        scale, zero = grid_of_range(*affine_range(self._all(), calibration, levels), levels)
+        scale = torch.tensor(scale, dtype=self._values[0].dtype)
+        return ActivationQuantizer(scale, bits, True, zero)
+
+    def _scale(self, calibration, levels):
         values = self._values[0]
         largest = torch.tensor(max(abs(self.low), abs(self.high)), dtype=values.dtype)
         if calibration == "minmax":
@@ -79,8 +106,7 @@ class ActivationStatistics:
             magnitude = torch.cat([*self._values, *extreme]).abs()
             clip = clip_range(magnitude[None, :], calibration, grid=levels)[0].cpu()
         scale = clip / torch.tensor(levels, dtype=values.dtype)
-        scale = torch.where(scale > 0, scale, 1.0)
-        return ActivationQuantizer(scale, bits, signed)
+        return torch.where(scale > 0, scale, 1.0)
 
 
 class ActivationQuantizer:
@@ -94,12 +120,17 @@ class ActivationQuantizer:
         Bits of the codes.
     signed : bool
         Codes are -q..q with q = 2^(bits - 1) - 1 if signed, else 0..2^bits - 1.
+    zero_point : int or None, default=None
+        With it, z, codes are -z..2^bits - 1 - z; they are stored as 0..2^bits - 1.
     """
 
-    def __init__(self, scale: torch.Tensor, bits: int, signed: bool):
-        self.scale, self.bits, self.signed = scale, bits, signed
-        self.high = q_max(bits) if signed else 2**bits - 1
-        self.low = -self.high if signed else 0
+    def __init__(self, scale: torch.Tensor, bits: int, signed: bool, zero_point: int | None = None):
+        self.scale, self.bits, self.signed, self.zero_point = scale, bits, signed, zero_point
+        if zero_point is None:
+            self.high = q_max(bits) if signed else 2**bits - 1
+            self.low = -self.high if signed else 0
+        else:
+            self.low, self.high = -zero_point, 2**bits - 1 - zero_point
 
     def quantize(self, values: torch.Tensor) -> torch.Tensor:
         """Return ``values`` rounded to the codes, in their own dtype."""
@@ -112,6 +143,7 @@ class ActivationQuantizer:
 
     def __repr__(self):
         kind = "signed" if self.signed else "unsigned"
+        kind = kind if self.zero_point is None else f"zero_point={self.zero_point}"
         return f"ActivationQuantizer(bits={self.bits}, scale={float(self.scale):.4g}, {kind})"
 
 

@@ -87,7 +87,9 @@ def convert(
     inputs = {}
     if scheme.activation_bits is not None:
         inputs = {
-            name: seen.quantizer(scheme.activation_bits, scheme.calibration)
+            name: seen.quantizer(
+                scheme.activation_bits, scheme.activation_calibration, scheme.activation_scheme
+            )
             for name, seen in statistics.items()
         }
     return bake(module, layer_bits, weights, inputs)

@@ -90,9 +90,13 @@ class FakeQuantization:
         """Quantize the inputs of layers from now on, with ranges from these statistics."""
         targets, like = activation_targets(self.module), next(self.module.parameters())
         for name, seen in statistics.items():
-            quantizer = seen.quantizer(self.scheme.activation_bits, self.scheme.calibration)
+            quantizer = seen.quantizer(
+                self.scheme.activation_bits,
+                self.scheme.activation_calibration,
+                self.scheme.activation_scheme,
+            )
             hook = self.inputs[name] = FakeQuantizedInput(quantizer, like.device)
-            if self.learned:
+            if self.learned and not hook.zero_point:
                 hook.scale = hook.first_scale(seen.mean_magnitude, like)
             self._handles.append(targets[name].register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -156,8 +160,8 @@ class FakeQuantization:
             for hook in self.inputs.values():
                 hook.active = True
         for name, hook in self.inputs.items():
-            found = statistics[name].quantizer(hook.bits, self.scheme.calibration, signed=hook.signed)
-            hook.scale.copy_(found.scale)
+            found = statistics[name].rescaled(hook, self.scheme.activation_calibration)
+            hook.scale.copy_(found)
 
     @contextmanager
     def applied(self, *, training: bool) -> Iterator[None]:
@@ -306,7 +310,10 @@ class _QuantizeInput(torch.autograd.Function):
     def backward(ctx, grad):
         (values, rounded), hook = ctx.saved_tensors, ctx.hook
         bound = hook.bound.to(values)
-        margin = _margin(values, bound) if hook.signed else bound - values
+        margin = _margin(values, bound) if hook.symmetric else bound - values
+        if hook.zero_point:  # as far below as the codes reach
+            below = values + (bound - ctx.scale * (hook.low + hook.high))
+            margin = torch.minimum(margin, below, out=margin)
         if rounded is not None:
             slope = _where_inside(values, margin)
             slope = slope if hook.signed else slope.relu_()
@@ -324,7 +331,9 @@ class FakeQuantizedInput(ActivationQuantizer):
     """A forward pre-hook that quantizes the input of its module, with a gradient."""
 
     def __init__(self, quantizer, device):
-        super().__init__(quantizer.scale.to(device), quantizer.bits, quantizer.signed)
+        found = quantizer
+        super().__init__(found.scale.to(device), found.bits, found.signed, found.zero_point)
+        self.symmetric = self.signed and self.zero_point is None
         self.active, self.limit, self.bound = True, self.high, None
         self.trained, self.gradient, self.n_samples = None, None, 1
 
@@ -336,7 +345,8 @@ class FakeQuantizedInput(ActivationQuantizer):
     def add_gradient(self, slope, values, n_samples):
         """Take in what one call of the module says, times the scale."""
         n_features = max(1, values.numel() / max(1, n_samples))
-        self.gradient.add_(slope, alpha=1 / math.sqrt(n_features * self.high))
+        largest = max(self.high, -self.low)
+        self.gradient.add_(slope, alpha=1 / math.sqrt(n_features * largest))
 
     def __call__(self, module, args, kwargs):
         """Quantize the first argument, wherever it was passed."""
@@ -352,7 +362,7 @@ class FakeQuantizedInput(ActivationQuantizer):
 
     def quantizer(self):
         """Return the hook of the deployed module."""
-        return ActivationQuantizer(self.scale.clone(), self.bits, self.signed)
+        return ActivationQuantizer(self.scale.clone(), self.bits, self.signed, self.zero_point)
 
 
 def _n_samples(module, values):

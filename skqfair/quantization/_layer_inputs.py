@@ -1,8 +1,10 @@
 """What multiplies each weight: the inputs of a layer as rows of a matrix, and their moments."""
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy, deepcopy
 
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from skqfair._copies import deep_copy
 from skqfair.quantization._affine import widened
 from skqfair.quantization._recurrent_inputs import cell_readers, recurrent_readers
 
-__all__ = ["InputMoments", "as_matrices", "from_matrices", "watch_inputs"]
+__all__ = ["Beside", "InputMoments", "as_matrices", "from_matrices", "watch_inputs"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -34,24 +36,62 @@ class InputMoments:
         Their sum.
     products : tensor of float64, shape (B, columns, columns)
         The sum of their outer products, not divided by their count; None where not asked for.
+    cross : tensor of float64, shape (B, columns, columns)
+        The sum of the products of the float network's inputs with them; None without such a network.
     """
 
     def __init__(self, products=True):
-        self.count, self.total, self.products, self._wanted = 0, None, None, products
+        self.count, self.total, self.products, self.cross = 0, None, None, None
+        self._wanted = products
 
-    def update(self, rows: torch.Tensor) -> None:
-        """Take in rows of shape (B, n, columns)."""
+    def update(self, rows: torch.Tensor, of_float: torch.Tensor | None = None) -> None:
+        """Take in rows of shape (B, n, columns), with those of the float network beside them."""
         self.count += rows.shape[1]
-        total = rows.sum(1).double()
-        self.total = total if self.total is None else self.total.add_(total)
+        self.total = _added(self.total, rows.sum(1))
         if self._wanted:
-            products = (rows.transpose(1, 2) @ rows).double()
-            self.products = products if self.products is None else self.products.add_(products)
+            self.products = _added(self.products, rows.transpose(1, 2) @ rows)
+        if of_float is not None:
+            self.cross = _added(self.cross, of_float.transpose(1, 2) @ rows)
+
+    def centered(self, of_float: "InputMoments") -> "InputMoments":
+        """Return products of what is left without the means, with the sums of the float network."""
+        centered = copy(self)
+        centered.products = self.products - _outer(self.total, self.total) / self.count
+        centered.cross = self.cross - _outer(of_float.total, self.total) / self.count
+        return centered
+
+
+def _outer(first, second):
+    return first[..., :, None] * second[..., None, :]
+
+
+def _added(total, values):
+    values = values.double()
+    return values if total is None else total.add_(values)
+
+
+class Beside(nn.Module):
+    """Passes what it gets through a float module, then through a quantized one.
+
+    Parameters
+    ----------
+    original, quantized : torch.nn.Module
+        The two; the outputs are those of the second.
+    """
+
+    def __init__(self, original, quantized):
+        super().__init__()
+        self.original, self.quantized = original, quantized
+
+    def forward(self, *args, **kwargs):
+        """Return the outputs of the quantized module."""
+        self.original(*args, **kwargs)
+        return self.quantized(*args, **kwargs)
 
 
 @contextmanager
 def watch_inputs(
-    module: nn.Module, names: list[str], *, products: bool = True
+    module: nn.Module, names: list[str], *, products: bool = True, original: nn.Module | None = None
 ) -> Iterator[dict[str, InputMoments]]:
     """Collect the moments of the inputs of some weights while data flows through.
 
@@ -64,40 +104,56 @@ def watch_inputs(
         modules have inputs that can be seen.
     products : bool, default=True
         Whether products are added up, or sums only.
+    original : torch.nn.Module or None, default=None
+        The float network, whose inputs are multiplied with those of ``module``. The data must flow
+        through both, by :class:`Beside`.
 
     Yields
     ------
     dict of str to InputMoments
         By name, in the order of the first call. What is never called is not there.
     """
-    found, handles, wanted = {}, [], {}
-    for name, parameter in module.named_parameters():
-        if name in names:
-            wanted[id(parameter)] = name
+    found, handles, calls = {}, [], {}
 
-    def hook_for(readers):
+    def keep(name, reader):
         def hook(child, args, kwargs):
-            for name, reader in readers:
-                moments = found.setdefault(name, InputMoments(products))
-                for rows in reader(child, args, kwargs):
-                    moments.update(rows)
+            calls.setdefault(name, deque()).append((reader, child, *deepcopy((args, kwargs))))
 
         return hook
 
-    for child in module.modules():
-        readers = [
-            (wanted[id(weight)], reader)
-            for weight, reader in _readers(child)
-            if weight is not None and id(weight) in wanted
-        ]
-        if readers:
-            handles.append(child.register_forward_pre_hook(hook_for(readers), with_kwargs=True))
+    def take(name, reader):
+        def hook(child, args, kwargs):
+            moments = found.setdefault(name, InputMoments(products))
+            if original is None:
+                for rows in reader(child, args, kwargs):
+                    moments.update(rows)
+                return
+            read, *call = calls[name].popleft()
+            for rows, of_float in zip(reader(child, args, kwargs), read(*call), strict=True):
+                moments.update(rows, of_float)
+
+        return hook
+
     try:
+        for owner, hook in ((original, keep), (module, take)):
+            for child, name, reader in _watched(owner, names):
+                handles.append(child.register_forward_pre_hook(hook(name, reader), with_kwargs=True))
         with torch.no_grad():
             yield found
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _watched(module, names):
+    """Yield the modules that hold some weights, with name and reader of each weight."""
+    if module is None:
+        return
+    wanted = {id(p): name for name, p in module.named_parameters() if name in names}
+    for child in module.modules():
+        for weight, reader in _readers(child):
+            if weight is not None and id(weight) in wanted:
+                yield child, wanted[id(weight)], reader
 
 
 def _readers(child):

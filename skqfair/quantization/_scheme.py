@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 from torch import nn
 
+from skqfair.quantization._activations import ACTIVATION_SCHEMES
 from skqfair.quantization._affine import check_bits
 from skqfair.quantization._calibration import CALIBRATIONS
 from skqfair.quantization._quantize import GRANULARITIES, check_choice
@@ -41,6 +42,10 @@ class QuantizationScheme:
         One scale per output channel of a weight, or one per weight. Activations have one per tensor.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         How scales are found, see :func:`quantize`.
+    activation_calibration : {"minmax", "percentile", "mse"} or None, default=None
+        How ranges of activations are found; None is as ``calibration``.
+    activation_scheme : {"symmetric", "affine"}, default="symmetric"
+        Affine activations have a zero point where calibration saw negatives.
     quantize_parameters : dict of str to int, default=None
         Further parameters to quantize, beside those of :func:`quantizable_weights`: shell patterns as
         in ``layer_bits``, to the axis of the output channels.
@@ -64,6 +69,8 @@ class QuantizationScheme:
     layer_bits: Mapping | None = None
     granularity: str = "per_channel"
     calibration: str = "mse"
+    activation_calibration: str | None = None
+    activation_scheme: str = "symmetric"
     quantize_parameters: Mapping | None = None
 
     def __post_init__(self):
@@ -72,6 +79,10 @@ class QuantizationScheme:
                 object.__setattr__(self, name, check_bits(getattr(self, name), name))
         check_choice(self.granularity, "granularity", GRANULARITIES)
         check_choice(self.calibration, "calibration", CALIBRATIONS)
+        if self.activation_calibration is None:
+            object.__setattr__(self, "activation_calibration", self.calibration)
+        check_choice(self.activation_calibration, "activation_calibration", CALIBRATIONS)
+        check_choice(self.activation_scheme, "activation_scheme", ACTIVATION_SCHEMES)
         if self.layer_bits is not None and not isinstance(self.layer_bits, Mapping):
             raise ValueError(
                 "layer_bits must be a dict of patterns to bits, e.g. {'*.0.weight': 8}; "

@@ -47,7 +47,8 @@ def quantized_size(quantized: QuantizedModule) -> int:
     .. math:: \sum_l \left( \lceil n_l b_l / 8 \rceil + 4 \cdot \#\text{scales} \right)
               + 4 \cdot \#\text{numbers left in float}
 
-    Quantized activations add 4 bytes for the scale of each layer input.
+    Quantized activations add 4 bytes for the scale of each layer input, and 1 for a zero point (2
+    beyond 8 bits).
 
     Parameters
     ----------
@@ -63,5 +64,6 @@ def quantized_size(quantized: QuantizedModule) -> int:
         numbers for name, numbers in _stored(quantized.module) if name not in quantized.weights
     )
     scales = len(quantized.activations)
+    zeros = sum(1 + (q.bits > 8) for q in quantized.activations.values() if q.zero_point is not None)
     packed = sum(weight.nbytes for weight in quantized.weights.values())
-    return packed + _FLOAT_BYTES * (left_in_float + scales)
+    return packed + zeros + _FLOAT_BYTES * (left_in_float + scales)

@@ -1,12 +1,12 @@
-"""Results kept on disk by joblib, each computed by one process only."""
+"""Results kept in the folder of a joblib.Memory, each computed by one process only."""
 
-import hashlib
+import builtins
 import io
 import os
 import pickle
 import types
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from filelock import FileLock, Timeout
 from sklearn.utils.validation import check_memory
@@ -14,9 +14,11 @@ from sklearn.utils.validation import check_memory
 from skqfair._version import __version__
 from skqfair.exceptions import CacheBypassWarning
 from skqfair.storage._cache_key import fingerprint
+from skqfair.storage._entry import Entry
 
 __all__ = ["Cache"]
 
+_PRINT = print
 _PATIENCE = 10  # seconds after which a lock is spoken of
 
 
@@ -32,7 +34,16 @@ class Cache:
     def __init__(self, memory):
         if isinstance(memory, os.PathLike):
             memory = os.fspath(memory)
-        memory = check_memory(memory)
+        try:
+            memory = check_memory(memory)
+        except OSError as error:
+            warnings.warn(
+                f"memory is bypassed: its folder {memory!r} cannot be made ({error}); give one on a "
+                "disk with space that you may write to.",
+                CacheBypassWarning,
+                stacklevel=5,
+            )
+            memory = None
         self.memory = memory if getattr(memory, "location", None) is not None else None
 
     def key(self, *parts):
@@ -48,6 +59,10 @@ class Cache:
             )
             return None
 
+    def has(self, key):
+        """Whether the result of ``key`` is stored, and whole."""
+        return self.memory is not None and key is not None and self._entry(key).read() is not None
+
     def get(self, key, compute, known=()):
         """Return the stored result of ``key``, or ``compute()``, stored for the next time.
 
@@ -56,45 +71,59 @@ class Cache:
         """
         if self.memory is None or key is None:
             return compute()
-        stored = self.memory.cache(_compute, ignore=["compute"])
-        folder = os.path.join(self.memory.location, "skqfair-locks")
-        os.makedirs(folder, exist_ok=True)
-        # joblib alone lets two processes compute the same result at the same time
-        with _held(FileLock(os.path.join(folder, f"{key}.lock"))):
-            try:
-                digest, data = stored(key, compute)
-                if digest != _digest(data):
-                    warnings.warn(
-                        f"memory: the stored network {key} is damaged; it is trained anew and replaced.",
-                        CacheBypassWarning,
-                        stacklevel=6,
-                    )
-                    stored.call_and_shelve(key, compute).clear()
-                    digest, data = stored(key, compute)
-            except _NotStored as failure:
-                self.bypass(f"memory is bypassed: the network cannot be stored ({failure}).")
-                return failure.result
-            try:
-                return _loads(data, known)
-            except Exception as error:  # damaged, or its classes are no longer in the notebook
-                self.bypass(f"memory is bypassed: what it has stored is unreadable ({error!r}).")
-                return compute()
+        entry = self._entry(key)
+        data = entry.read()  # needs no lock: entries are whole or not there
+        if data is None:
+            lock = FileLock(os.path.join(self.memory.location, "skqfair-locks", f"{key}.lock"))
+            with ExitStack() as stack:
+                try:
+                    os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)
+                    stack.enter_context(_held(lock))
+                except (OSError, NotImplementedError) as error:
+                    entry.unlocked = error
+                data = entry.read()
+                if data is None:
+                    result = compute()
+                    try:
+                        data = _dumps(result)[0]
+                    except Exception as error:
+                        self.bypass(f"memory is bypassed: the network cannot be stored ({error!r}).")
+                        return result
+                    self._store(entry, data)
+        try:
+            return _loads(data, known)
+        except Exception as error:  # its classes are no longer in the notebook
+            self.bypass(f"memory is bypassed: what it has stored is unreadable ({error!r}).")
+            return compute()
+
+    def _entry(self, key):
+        store = getattr(self.memory, "store_backend", self.memory)  # where reduce_size looks
+        return Entry(os.path.join(store.location, "skqfair", key))
+
+    def _store(self, entry, data):
+        """Store; of all that may be wrong with the folder, warn once."""
+        name = os.path.basename(entry.folder)
+        try:
+            entry.write(data)
+        except OSError as error:
+            self.bypass(
+                f"memory is bypassed: its folder takes no files ({error}), so the network {name} was "
+                "trained but is not kept; give a folder on a disk with space that you may write to."
+            )
+            return
+        if entry.fault:
+            text = f"the stored network {name} {entry.fault}; it is trained anew and replaced."
+        elif entry.unlocked:
+            text = f"its folder has no locks ({entry.unlocked!r}); processes may train the same network."
+        else:
+            return
+        warnings.warn(f"memory: {text}", CacheBypassWarning, stacklevel=5)
 
     def bypass(self, reason):
         """Switch the cache off, with a warning, if there is one."""
         if self.memory is not None:
             warnings.warn(reason, CacheBypassWarning, stacklevel=6)
             self.memory = None
-
-
-class _NotStored(Exception):
-    def __init__(self, error, result):
-        super().__init__(str(error))
-        self.result = result
-
-
-def _digest(data):
-    return hashlib.blake2b(data, digest_size=20).digest()
 
 
 @contextmanager
@@ -115,15 +144,6 @@ def _held(lock):
         lock.release()
 
 
-def _compute(key, compute):
-    result = compute()
-    try:
-        data = _dumps(result)[0]
-        return _digest(data), data
-    except Exception as error:
-        raise _NotStored(error, result) from error
-
-
 class _Pickler(pickle.Pickler):
     """Writes classes and functions of scripts, notebooks and functions by name only."""
 
@@ -132,6 +152,8 @@ class _Pickler(pickle.Pickler):
         self.named = {}
 
     def persistent_id(self, obj):
+        if obj is _PRINT:  # which is no longer builtins.print in the driver of a Ray cluster
+            return "builtins", "print"
         if not isinstance(obj, (type, types.FunctionType)):
             return None
         name = obj.__module__, obj.__qualname__
@@ -148,7 +170,7 @@ class _Unpickler(pickle.Unpickler):
         self.named = named
 
     def persistent_load(self, name):
-        return self.named[name]
+        return builtins.print if name == ("builtins", "print") else self.named[name]
 
 
 def _dumps(obj):

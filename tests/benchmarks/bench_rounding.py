@@ -4,15 +4,20 @@ The class is the group. Five seeds of split and training; accuracy and FVO are t
 out, minus the float network's; the intervals are t intervals of the mean over the seeds.
 """
 
+from functools import partial
+from itertools import product
+from unittest.mock import patch
+
 import numpy as np
 import torch
+from adaround import adaround
 from harness import Row, interleaved
 from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 
-from skqfair import QuantizedClassifier, fairness_violation_observed
+from skqfair import FairQATClassifier, QuantizedClassifier, fairness_violation_observed
 from skqfair.networks import ConvNet, make_classifier
 
 RULES = {
@@ -20,10 +25,14 @@ RULES = {
     "nearest, biases corrected": {"bias_correction": True},
     "GPTQ": {"rounding": "gptq"},
     "GPTQ, biases corrected": {"rounding": "gptq", "bias_correction": True},
+    "least squares": {"rounding": "least_squares"},
+    "least squares, biases corrected": {"rounding": "least_squares", "bias_correction": True},
+    "AdaRound": {"rounding": "adaround"},
 }
 MOVED = {
     "nearest, BatchNorm moved": {"recalibrate_batchnorm": True},
     "GPTQ, BatchNorm moved": {"rounding": "gptq", "recalibrate_batchnorm": True},
+    "least squares, BatchNorm moved": {"rounding": "least_squares", "recalibrate_batchnorm": True},
 }
 
 
@@ -41,7 +50,12 @@ def tables():
                 f"Digits, {name}, {bits} bits: what rounding adds (accuracy; FVO; predictions changed)"
             )
             yield title, [row(rule, options, bits, frozen, X_net, y) for rule, options in rules.items()]
-    yield "Time of a fit at 3 bits, ConvNet 8-16, 1,000 samples", [time_of(frozen[0], X_net, y)]
+    title = "Digits, ConvNet 8-16, 2 bits: fine-tuning from float weights and from codes, as above"
+    yield (
+        title,
+        [tuned(*case, frozen, X_net, y) for case in product(("nearest", "least_squares"), (1, 5))],
+    )
+    yield "Time of a fit at 3 bits, ConvNet 8-16, 1,000 samples", times_of(frozen[0], X_net, y)
 
 
 def mlp():
@@ -64,10 +78,27 @@ def trained(net, X, y, seed):
 
 def row(rule, options, bits, frozen, X, y):
     """Return what a rule adds, over the seeds."""
+    return added(rule, partial(fitted, weight_bits=bits, **options), frozen, X, y)
+
+
+def tuned(rounding, epochs, frozen, X, y):
+    """Return what fine-tuning from a start leaves, over the seeds."""
+
+    def fit(net, X, y, random_state):
+        clf = FairQATClassifier(
+            net, weight_bits=2, rounding=rounding, finetune_epochs=epochs, random_state=random_state
+        )
+        return clf.fit(X, y)
+
+    start = "float weights" if rounding == "nearest" else "least-squares codes"
+    return added(f"{epochs} epoch(s) from {start}", fit, frozen, X, y)
+
+
+def added(name, fit, frozen, X, y):
+    """Return the row of what a fit adds to the float network, over the seeds."""
     added = []
     for net, train, test, seed in frozen:
-        clf = QuantizedClassifier(net, weight_bits=bits, random_state=seed, **options)
-        clf.fit(X[train], y[train])
+        clf = fit(net, X[train], y[train], random_state=seed)
         before, after = clf.float_classifier_.predict(X[test]), clf.predict(X[test])
         gaps = [
             fairness_violation_observed(y[test], p, sensitive_features=y[test]) for p in (before, after)
@@ -77,16 +108,31 @@ def row(rule, options, bits, frozen, X, y):
     mean, spread = np.mean(added, 0), np.std(added, 0, ddof=1)
     half = stats.t.ppf(0.975, len(added) - 1) * spread / np.sqrt(len(added))
     figures = [f"{m:+.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True)]
-    return Row(rule, "; ".join(figures), "")
+    return Row(name, "; ".join(figures), "")
 
 
-def time_of(frozen, X, y):
-    """Return the ratio of fits with error feedback and to nearest."""
+def fitted(net, X, y, *, rounding="nearest", **options):
+    """Return a fitted classifier; AdaRound stands in the place of our descent."""
+    own = rounding != "adaround"
+    clf = QuantizedClassifier(net, rounding=rounding if own else "least_squares", **options)
+    if own:
+        return clf.fit(X, y)
+    with patch("skqfair.quantization._rounding.round_to_outputs", adaround):
+        return clf.fit(X, y)
+
+
+def times_of(frozen, X, y):
+    """Return the ratios of the times of fits."""
     net, train, _, seed = frozen
-
-    def fit(rounding):
-        clf = QuantizedClassifier(net, weight_bits=3, rounding=rounding, random_state=seed)
-        return lambda: clf.fit(X[train], y[train])
-
-    times = interleaved({"gptq": fit("gptq"), "nearest": fit("nearest")}, 5)
-    return Row("GPTQ / nearest", f"{times.ratio('gptq', 'nearest'):.1f}", "")
+    kinds = ("nearest", "gptq", "least_squares", "adaround")
+    times = interleaved(
+        {
+            kind: partial(
+                fitted, net, X[train], y[train], weight_bits=3, rounding=kind, random_state=seed
+            )
+            for kind in kinds
+        },
+        5,
+    )
+    pairs = [("gptq", "nearest"), ("least_squares", "nearest"), ("adaround", "least_squares")]
+    return [Row(f"{a} / {b}", f"{times.ratio(a, b):.1f}", "") for a, b in pairs]

@@ -7,9 +7,9 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 
-from skqfair import QuantizedClassifier
+from skqfair import FairQATClassifier, QuantizedClassifier
 from skqfair.networks import ConvNet, make_classifier
-from skqfair.quantization import compensate_rounding
+from skqfair.quantization import allocate_bits, compensate_rounding
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,22 @@ def fitted(net, digits, **options):
     return clf.fit(X[:1000], y[:1000], sensitive_features=y[:1000] % 2)
 
 
-def test_fewer_predictions_change(net, digits):
+@pytest.mark.parametrize("rounding", ["gptq", "least_squares"])
+def test_fewer_predictions_change(net, digits, rounding):
     X, _ = digits
-    nearest, gptq = fitted(net, digits), fitted(net, digits, rounding="gptq")
+    nearest, better = fitted(net, digits), fitted(net, digits, rounding=rounding)
     before = nearest.float_classifier_.predict(X[1000:])
-    changed = [np.mean(clf.predict(X[1000:]) != before) for clf in (nearest, gptq)]
+    changed = [np.mean(clf.predict(X[1000:]) != before) for clf in (nearest, better)]
     assert changed[1] < changed[0], changed
-    assert gptq.model_size_ == nearest.model_size_
-    for name, weight in gptq.quantized_weights_.items():
-        assert torch.equal(dict(gptq.module_.named_parameters())[name], weight.dequantize())
+    assert better.model_size_ == nearest.model_size_
+    for name, weight in better.quantized_weights_.items():
+        assert torch.equal(dict(better.module_.named_parameters())[name], weight.dequantize())
 
 
-def test_is_repeatable_and_known_to_clone(net, digits):
+@pytest.mark.parametrize("rounding", ["gptq", "least_squares"])
+def test_is_repeatable_and_known_to_clone(net, digits, rounding):
     X, _ = digits
-    clf = fitted(net, digits, rounding="gptq", bias_correction=True, recalibrate_batchnorm=True)
+    clf = fitted(net, digits, rounding=rounding, bias_correction=True, recalibrate_batchnorm=True)
     again = clone(clf).fit(X[:1000], digits[1][:1000], sensitive_features=digits[1][:1000] % 2)
     assert np.array_equal(again.decision_function(X), clf.decision_function(X))
 
@@ -61,7 +63,7 @@ def test_whose_samples_calibrate(net, digits, groups, monkeypatch):
         seen.append(run.__closure__)
         return compensate_rounding(quantized, original, run, **options)
 
-    monkeypatch.setattr("skqfair.classifiers._quantized.compensate_rounding", spy)
+    monkeypatch.setattr("skqfair.classifiers._rounding.compensate_rounding", spy)
     clf = QuantizedClassifier(
         FrozenEstimator(net),
         rounding="gptq",
@@ -75,3 +77,31 @@ def test_whose_samples_calibrate(net, digits, groups, monkeypatch):
     assert len(samples) == 400
     assert clf.calibration_groups == groups
     assert of_few > 0.4 if groups == "balanced" else of_few < 0.2
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "least_squares"])
+def test_fine_tuning_starts_from_the_codes(net, digits, rounding):
+    X, y = digits
+    options = {"weight_bits": 2, "random_state": 0, "rounding": rounding}
+    start = QuantizedClassifier(FrozenEstimator(net), **options)
+    tuned = FairQATClassifier(FrozenEstimator(net), finetune_epochs=0, **options)
+    for clf in (start, tuned):
+        clf.fit(X[:1000], y[:1000], sensitive_features=y[:1000] % 2)
+    for name, weight in start.quantized_weights_.items():
+        assert torch.equal(tuned.quantized_weights_[name].codes, weight.codes)
+    np.testing.assert_allclose(tuned.predict_proba(X), start.predict_proba(X), atol=1e-5)
+
+
+def test_sensitivities_are_those_of_the_rule(net, digits):
+    sensitivity = {}
+
+    def spy(table, sizes, **options):
+        sensitivity[len(sensitivity)] = table
+        return allocate_bits(table, sizes, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skqfair.classifiers._layer_bits.allocate_bits", spy)
+        for rounding in ("nearest", "least_squares"):
+            clf = fitted(net, digits, layer_bits="auto", bit_budget=3, rounding=rounding)
+    assert len(clf.quantized_weights_) == len(sensitivity[1])
+    assert sensitivity[1][:, 0].sum() < sensitivity[0][:, 0].sum() / 2  # at two bits

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from paper import _pieces
 from paper._claims import CLAIMS
 from paper._report import digest, render
 from paper._stages import MITIGATIONS, QUANTIZERS, run_stage, stages
+from paper._tasks import Task
+
+from skqfair.networks import ConvNet
 
 ROOT = Path(__file__).parents[2]
 CSV = ("models.csv", "groups.csv", "curvature.csv", "verdicts.csv", "comparisons.csv")
@@ -158,6 +162,92 @@ def test_a_real_folder(tmp_path):
 def test_other_settings_in_the_same_folder_are_an_error(study, tiny):
     with pytest.raises(ValueError, match="pieces of 'digits' with other settings or data: epochs"):
         reproduce_paper.main([*tiny, "--epochs", "2", "--out", str(study)])
+
+
+def test_another_network_in_the_same_folder_is_an_error(study, tiny, monkeypatch):
+    make_net = _pieces.make_net
+    for change, named in (
+        ({"lr": 0.5}, "lr, network_fingerprint"),
+        ({"module__widths": (3,)}, "network_fingerprint"),
+        ({"module": Other}, "network, network_fingerprint"),
+    ):
+        monkeypatch.setattr(_pieces, "make_net", lambda task, c=change: make_net(task).set_params(**c))
+        with pytest.raises(ValueError, match=f"other settings or data: {named} differ"):
+            reproduce_paper.main([*tiny, "--out", str(study)])
+
+
+class Other(ConvNet):
+    pass
+
+
+def test_the_command_makes_the_same_study_again(study, tiny):
+    command = json.loads((study / "study.json").read_text())["command"]
+    assert command.startswith("python examples/reproduce_paper.py --tasks digits --seeds 2 --bits 8 2")
+    assert f"`{command}`" in (study / "report.md").read_text()
+    again = reproduce_paper.parse(shlex.split(command)[2:])
+    own = reproduce_paper.parse(tiny)
+    assert vars(again) == vars(own)
+
+
+def test_own_data_and_network(tmp_path, capsys):
+    own = f"{ROOT / 'examples' / 'paper' / 'own_adult.py'}:Income"
+    options = [
+        "--seeds",
+        "1",
+        "--bits",
+        "2",
+        "--max-samples",
+        "300",
+        "--epochs",
+        "1",
+        "--curvature-samples",
+        "2",
+    ]
+    reproduce_paper.main(["--own", own, *options, "--out", str(tmp_path)])
+    assert "examples/reproduce_paper.py --own own_adult.py:Income --seeds 1" in capsys.readouterr().out
+    assert set(pd.read_csv(tmp_path / "groups.csv")["group"]) == {"Female", "Male"}
+    assert "**income**: Adult, six columns" in (tmp_path / "report.md").read_text()
+
+
+OWN = """
+import numpy as np
+from paper import OwnTask
+class NoName(OwnTask):
+    pass
+class Nothing(OwnTask):
+    name = "nothing"
+class Uneven(Nothing):
+    def load(self, seed):
+        return np.zeros((9, 2)), np.zeros(8), np.zeros(9)
+class Rare(Nothing):
+    def load(self, seed):
+        return np.zeros((9, 2)), np.arange(9) % 2, ["a"] * 8 + ["b"]
+"""
+
+
+def test_own_classes_that_do_not_do(tmp_path, capsys):
+    (tmp_path / "own_classes.py").write_text(OWN)
+    for name, error, message in (
+        ("NoName", ValueError, "NoName needs a name"),
+        ("Nothing", NotImplementedError, r"Nothing needs a method load\(self, seed\)"),
+        ("Uneven", ValueError, "must return X, y and groups of one length, got 9, 8 and 9"),
+        ("Rare", ValueError, r"the group 'b' has 0 sample\(s\) of the class 1, too few"),
+    ):
+        options = ["--own", f"{tmp_path / 'own_classes.py'}:{name}", "--out", str(tmp_path / "out")]
+        with pytest.raises(error, match=message):
+            reproduce_paper.main(options)
+    for own, message in (
+        ("own_classes.py:np", "np must be a subclass of paper.OwnTask"),
+        ("own_classes.py:Other", "has no attribute 'Other'"),
+        ("nowhere.py:Other", "there is no file nowhere.py; give FILE.py:CLASS"),
+    ):
+        with pytest.raises(SystemExit):
+            reproduce_paper.parse(["--own", str(tmp_path / own)])
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        reproduce_paper.parse(["--own", f"{tmp_path / 'own_classes.py'}:Rare", "--tasks", "adult"])
+    with pytest.raises(ValueError, match=r"no task 'income'; there are ethnicity, .* OwnTask"):
+        Task("income")
 
 
 @pytest.mark.parametrize(

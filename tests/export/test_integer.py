@@ -104,6 +104,27 @@ def test_all_widths_of_inputs(bits, tmp_path):
     assert np.abs(differences).max() < 2.0 / 2**bits
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_points_are_stored(bits, tmp_path):
+    """All bytes from 0 on, whatever the range; what computes in integers still does."""
+    module = seeded(lambda: nn.Sequential(nn.Linear(5, 8), nn.SiLU(), nn.Linear(8, 3)))
+    X = rows(300) + 0.7
+    classifier = fitted(module, X, weight_bits=8, activation_bits=bits, activation_scheme="affine")
+    hooks = [hook for m in classifier.module_ for hook in m._forward_pre_hooks.values()]
+    path = to_onnx(classifier, tmp_path / "model.onnx")
+    found = [
+        int(node.inputs[2].const_value.numpy())
+        for node in ir.load(path).graph
+        if node.op_type == "QuantizeLinear"
+    ]
+    assert found == [hook.zero_point for hook in hooks]
+    assert min(found) > 0
+    assert bits < 8 or operations(path)["QGemm"] == 2
+    differences = OnnxClassifier(path).decision_function(X) - classifier.decision_function(X)
+    assert (np.abs(differences).max(1) < 1e-3).mean() > 0.9
+    assert np.abs(differences).max() < 4.0 / 2**bits
+
+
 def mean_difference(module, X, path):
     classifier = fitted(module, X, weight_bits=8, activation_bits=8)
     deployed = OnnxClassifier(to_onnx(classifier, path))

@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from fairlearn.metrics import MetricFrame
+from fairlearn.metrics import (
+    MetricFrame,
+    demographic_parity_difference,
+    equalized_odds_difference,
+    false_positive_rate,
+    true_positive_rate,
+)
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
@@ -69,6 +75,55 @@ def test_folds_add_up_to_all_out_of_fold_predictions(data, cv):
     assert tuple(report.loc[0, ["fvo_low", "fvo_high"]]) == expected.attrs["fvo_interval"]
     assert report["fvo_chance"][0] == expected.attrs["fvo_chance"].quantile
     assert report["worst_accuracy"][0] == expected["accuracy"].min()
+
+
+@pytest.mark.parametrize("labels", [(0, 1), ("no", "yes")])
+@pytest.mark.parametrize("cv", [KFold(3), StratifiedKFold(20)])
+def test_rates_of_two_classes_add_up_too(data, cv, labels):
+    X, y = data
+    y, X = np.array(labels)[y], X.assign(predicted=np.array(labels)[X["predicted"]])
+    predicted = cross_val_predict(Given(), X, y, cv=cv)
+    results = cross_validate(Given(), X, y, cv=cv, scoring=scorer(X), error_score="raise")
+    found = pooled_report(results).loc[0]
+    truth, chosen = (np.asarray(a) == labels[1] for a in (y, predicted))
+    options = {"sensitive_features": X["race"]}
+    expected = demographic_parity_difference(truth, chosen, **options)
+    assert found["selection_rate_difference"] == pytest.approx(expected, abs=1e-12)
+    for name, rate in (("true", true_positive_rate), ("false", false_positive_rate)):
+        frame = MetricFrame(metrics=rate, y_true=truth, y_pred=chosen, **options)
+        assert found[f"{name}_positive_rate_difference"] == pytest.approx(frame.difference(), abs=1e-12)
+    both = [found[f"{name}_positive_rate_difference"] for name in ("true", "false")]
+    assert max(both) == pytest.approx(equalized_odds_difference(truth, chosen, **options), abs=1e-12)
+
+
+def test_a_group_without_positives_has_no_true_positive_rate():
+    X = pd.DataFrame({"race": list("aabb") * 10, "predicted": [1, 0, 1, 0] * 10})
+    y = np.array([1, 0, 0, 0] * 10)
+    results = cross_validate(Given(), X, y, cv=2, scoring=scorer(X), error_score="raise")
+    found = pooled_report(results).loc[0]
+    assert found["true_positive_rate_difference"] == 0
+    assert found["selection_rate_difference"] == 0
+    assert found["false_positive_rate_difference"] == 0.5
+
+
+def test_three_classes_have_no_rates(data):
+    X, y = data
+    X, y = X.assign(predicted=y), np.where(np.arange(len(y)) < 30, 2, y)
+    results = cross_validate(Given(), X, y, cv=KFold(3, shuffle=True), scoring=scorer(X))
+    assert not [key for key in results if "positive" in key]
+    assert "selection_rate_difference" not in pooled_report(results)
+
+
+def test_smallest_within_pooled_rates(data):
+    X, y = data
+    scoring = scorer(X, scoring={"size": lambda clf, X, y: -clf.weight_bits})
+    search = GridSearchCV(Given(), {"weight_bits": [8, 2]}, scoring=scoring, refit=False, cv=5)
+    results = search.fit(X, y).cv_results_
+    pooled = pooled_report(results)["true_positive_rate_difference"]
+    assert pooled[0] < pooled[1]
+    limit = {"true_positive_rate_difference": -(pooled[0] + pooled[1]) / 2}
+    assert smallest_within(accuracy_drop=None, at_least=limit)(results) == 0
+    assert smallest_within(accuracy_drop=None)(results) == 1
 
 
 def test_the_mean_over_folds_grows_with_their_number_and_the_pooled_does_not(data):
@@ -173,7 +228,8 @@ def test_other_scores(data, scoring, names):
 
     estimator = Model().fit(X[["predicted", "worse"]], y)
     scores = scorer(X, scoring=scoring)(estimator, frame, y)
-    own = {"accuracy", "fvo"} | {f"n_{kind}[{g}]" for g in "abcde" for kind in ("samples", "correct")}
+    kinds = ("samples", "correct", "positive", "predicted_positive", "true_positive")
+    own = {"accuracy", "fvo"} | {f"n_{kind}[{g}]" for g in "abcde" for kind in kinds}
     assert set(scores) == own | names
     if names == {"gap"}:
         assert scores["gap"] == scores["fvo"]

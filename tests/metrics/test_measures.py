@@ -404,3 +404,8 @@ def test_coverage_of_metrics_at_length(sizes):
     """Those of losses and of the jackknife are approximate; 300 draws are sure to 0.025."""
     found = coverage_of_metrics(sizes, 300, 1)
     assert min(min(pair) for pair in found.values()) >= 0.91
+
+
+def test_names_of_models_are_plain():
+    with pytest.raises(ValueError, match=r"plain names as keys, e\.g\. strings; got \('a', 1\)"):
+        compare_models(Y, {"float": BEFORE, ("a", 1): BEFORE}, sensitive_features=GROUPS)

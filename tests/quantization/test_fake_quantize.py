@@ -78,29 +78,34 @@ def test_gradients_of_weights_and_scales(bits, learned, granularity):
         assert not fake.learned_scales
 
 
-@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("signed", [True, False, "affine"])
 @pytest.mark.parametrize("learned", [True, False])
 def test_gradients_through_inputs(signed, learned):
     torch.manual_seed(0)
     first = nn.Linear(6, 5).double()
-    module = nn.Sequential(first, nn.Identity() if signed else nn.ReLU(), nn.Linear(5, 3).double())
+    between = {True: nn.Identity(), False: nn.ReLU(), "affine": nn.LeakyReLU(0.2)}
+    module = nn.Sequential(first, between[signed], nn.Linear(5, 3).double())
     X = torch.randn(50, 6).double()
-    scheme = QuantizationScheme(None, activation_bits=3, calibration="percentile")
+    kind = {"activation_scheme": "affine"} if signed == "affine" else {}
+    scheme = QuantizationScheme(None, activation_bits=3, calibration="percentile", **kind)
     with observe_activations(module) as statistics:
         module(X)
     if not learned:
         statistics["2"].high /= 2  # so that something clips
         statistics["2"].low /= 2
-        scheme = QuantizationScheme(None, activation_bits=3, calibration="minmax")
+        statistics["2"]._values = [v / 2 for v in statistics["2"]._values]
+        scheme = QuantizationScheme(None, activation_bits=3, calibration="minmax", **kind)
     fake = FakeQuantization(module, scheme, learned=learned, statistics=statistics)
-    assert fake.inputs["2"].signed == signed
+    assert fake.inputs["2"].signed == bool(signed)
+    assert bool(fake.inputs["2"].zero_point) == (signed == "affine")
     loss = stepped(module, fake, X)
 
     scales = [hook.scale.detach().clone().requires_grad_() for hook in fake.inputs.values()]
 
     def quantized(values, scale, hook):
         ratio = values / scale
-        inside = (ratio.abs() <= hook.high + 0.5) & ((values >= 0) | signed)
+        inside = (ratio <= hook.high + 0.5) & (ratio >= hook.low - 0.5)
+        inside &= (values >= 0) | bool(signed)
         codes = ratio.detach().round().clamp(hook.low, hook.high)
         passed = torch.where(inside, values, values.detach())
         value = passed + (codes * scale - values).detach()
@@ -119,7 +124,8 @@ def test_gradients_through_inputs(signed, learned):
     torch.testing.assert_close(first.weight.grad, weight.grad)
     if learned:
         for found, scale, hook, n in zip(scale_gradients(fake), scales, hooks, (6, 5), strict=True):
-            torch.testing.assert_close(found, scale.grad / np.sqrt(n * hook.high))
+            largest = max(hook.high, -hook.low)
+            torch.testing.assert_close(found, scale.grad / np.sqrt(n * largest))
             assert found != 0
 
 

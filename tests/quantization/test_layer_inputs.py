@@ -1,10 +1,12 @@
 """Inputs of layers as rows: their moments give the sums and squares of the outputs."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from skqfair.quantization._layer_inputs import as_matrices, from_matrices, watch_inputs
+from skqfair.quantization._layer_inputs import Beside, as_matrices, from_matrices, watch_inputs
 
 LAYERS = {
     "linear": (nn.Linear(7, 5), (3, 4, 7), {}),
@@ -44,6 +46,53 @@ def test_moments_give_those_of_the_outputs(kind):
     torch.testing.assert_close(sums, rows.sum(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(squares, rows.square().sum(0), rtol=1e-4, atol=1e-4)
     assert not layer._forward_pre_hooks
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_cross_products_give_those_of_both_outputs(kind):
+    torch.manual_seed(0)
+    layer, shape, options = LAYERS[kind]
+
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start, self.layer = nn.Conv1d(shape[1], shape[1], 1), copy.deepcopy(layer)
+
+        def forward(self, x):
+            return self.layer(self.start(x.flatten(2)).view_as(x), **options)
+
+    original, quantized, batches = Chain(), Chain(), [torch.randn(shape) for _ in range(2)]
+    with watch_inputs(quantized, ["layer.weight"], original=original) as seen:
+        for batch in batches:
+            Beside(original, quantized)(batch)
+    axis = -1 if isinstance(layer, nn.Linear) else 1
+    rows = []
+    for module in (original, quantized):
+        with torch.no_grad():
+            out = torch.cat([module(batch) for batch in batches]).double()
+        bias = 0 if layer.bias is None else layer.bias.detach().double()
+        rows.append(out.movedim(axis, -1).flatten(0, -2) - bias)
+    weight = as_matrices(layer, "weight", layer.weight.detach()).double()
+    found = torch.einsum("brc,bcd,brd->br", weight, seen["layer.weight"].cross, weight).flatten()
+    torch.testing.assert_close(found, (rows[0] * rows[1]).sum(0), rtol=1e-4, atol=1e-4)
+    assert not any(m._forward_pre_hooks for net in (original, quantized) for m in net.modules())
+
+
+def test_inputs_changed_afterwards_are_those_of_the_call():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = x * 1
+            out = self.layer(x)
+            return x.zero_() + out
+
+    net, X = Net(), torch.randn(9, 3)
+    with watch_inputs(net, ["layer.weight"], original=net) as seen:
+        net(X)
+    torch.testing.assert_close(seen["layer.weight"].cross[0], (X.T @ X).double())
 
 
 @pytest.mark.parametrize("kind", LAYERS)

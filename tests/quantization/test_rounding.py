@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from skqfair.exceptions import NearestRoundingWarning
-from skqfair.quantization import QuantizationScheme, compensate_rounding, convert, observe_activations
+from skqfair.quantization import (
+    ROUNDINGS,
+    QuantizationScheme,
+    QuantizedTensor,
+    compensate_rounding,
+    convert,
+    observe_activations,
+    round_alone,
+)
 from skqfair.quantization._gptq import round_with_feedback
 
 
@@ -18,6 +26,49 @@ def problem():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
     return module.eval(), torch.randn(400, 3) @ torch.randn(3, 8) + 0.5
+
+
+class Sequences(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.body, self.kind = kind, type(kind)
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, x):
+        if self.kind is nn.MultiheadAttention:
+            hidden = self.body(x, x, x)[0]
+        elif self.kind is nn.LSTMCell:
+            state = None
+            for step in range(x.shape[1]):
+                state = self.body(x[:, step], state)
+            return self.out(state[0])
+        else:
+            hidden = self.body(x)[0]
+        return self.out(hidden.mean(1))
+
+
+KINDS = {
+    "lstm": lambda: Sequences(nn.LSTM(6, 6, num_layers=2, batch_first=True)),
+    "gru": lambda: Sequences(nn.GRU(6, 6, batch_first=True)),
+    "cell": lambda: Sequences(nn.LSTMCell(6, 6)),
+    "attention": lambda: Sequences(nn.MultiheadAttention(6, 2, batch_first=True)),
+    "convolutions": lambda: nn.Sequential(
+        nn.Conv1d(5, 8, 3, padding=1, groups=1),
+        nn.SiLU(),
+        nn.ConvTranspose1d(8, 6, 4, stride=2, groups=2),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool1d(2),
+        nn.Flatten(),
+        nn.Linear(12, 3),
+    ),
+}
+
+
+@pytest.fixture(params=KINDS)
+def every_kind(request):
+    torch.manual_seed(0)
+    module = KINDS[request.param]().eval()
+    return module, torch.randn(300, 5, 4) @ torch.randn(4, 6)
 
 
 def quantized_by(module, X, rounding="gptq", bias_correction=False, scheme=None, statistics=None):
@@ -65,12 +116,57 @@ def test_outputs_are_nearer(problem):
         target = module(X)
         error = {
             rounding: float((quantized_by(module, X, rounding).module(X) - target).square().mean())
-            for rounding in ("nearest", "gptq")
+            for rounding in ROUNDINGS
         }
     assert error["gptq"] < error["nearest"] / 2
+    assert error["least_squares"] < error["gptq"]
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_a_layer_makes_good_what_those_before_it_lost(problem):
+    """Given a first layer of two bits, the last one in float width is the least-squares one."""
+    module, X = problem
+    scheme = QuantizationScheme(16, layer_bits={"0": 2})
+    done = quantized_by(module, X, "least_squares", scheme=scheme)
+    with torch.no_grad():
+        target = module[2](module[:2](X))
+        inputs = done.module[:2](X)
+        best = torch.linalg.lstsq(inputs, target - module[2].bias).solution
+        residuals = [(inputs @ w - target + module[2].bias).square().sum() for w in (best, best * 0)]
+        found = (done.module[2](inputs) - target).square().sum()
+        plain = (module[2](inputs) - target).square().sum()
+    assert residuals[0] <= found < residuals[0] * 1.5
+    assert plain > 2 * found
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_one_layer_alone_at_several_widths(problem, rounding):
+    module, X = problem
+    weight = module[2].weight.detach()
+    nearest = [
+        QuantizedTensor.from_float(weight, bits, per_channel=True, calibration="mse")
+        for bits in (2, 3, 4)
+    ]
+    found = round_alone(module, "2.weight", nearest, lambda m: m(X), rounding=rounding)
+    for bits, codes in zip((2, 3, 4), found, strict=True):
+        scheme = QuantizationScheme(bits, calibration="mse", layer_bits={"0": None, "4": None})
+        expected = quantized_by(module, X, rounding, scheme=scheme).weights["2.weight"]
+        assert (codes.codes != expected.codes).float().mean() < 0.02  # sums in another order
+    unseen = round_alone(module, "2.weight", nearest, lambda m: None, rounding=rounding)
+    assert unseen is nearest
+
+
+def test_every_kind_of_layer(every_kind):
+    module, X = every_kind
+    with torch.no_grad():
+        target = module(X)
+        error = {
+            rounding: float((quantized_by(module, X, rounding).module(X) - target).square().mean())
+            for rounding in ROUNDINGS
+        }
+    assert error["least_squares"] < error["nearest"], error
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_bias_correction_gives_each_layer_its_mean(problem, rounding):
     module, X = problem
     done = quantized_by(module, X, rounding, bias_correction=True)
@@ -158,7 +254,9 @@ def test_encoder_with_its_fast_path():
 
 def test_bad_input(problem):
     module, X = problem
-    with pytest.raises(ValueError, match="rounding must be one of 'nearest', 'gptq'; got 'up'"):
+    with pytest.raises(
+        ValueError, match="rounding must be one of 'nearest', 'gptq', 'least_squares'; got 'up'"
+    ):
         quantized_by(module, X, "up")
     with pytest.raises(ValueError, match=r"inputs of 0\.weight on the calibration samples are"):
         quantized_by(module, torch.full_like(X, torch.inf))

@@ -258,7 +258,8 @@ def test_a_damaged_cache_is_computed_again(problem, tmp_path):
     assert len(files) == 1
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[:100])
-    clone(base).fit(X, y)
+    with pytest.warns(CacheBypassWarning, match="is damaged; it is trained anew and replaced"):
+        clone(base).fit(X, y)
     clone(base).fit(X, y)
     assert count() == 2
     files[0].write_bytes(whole.replace(b"skqfair", b"skqfoul", 1))

@@ -1,0 +1,23 @@
+"""The order of the examples: from a first look to the details."""
+
+_ORDER = (
+    "rounding",
+    "bit_width_grid",
+    "audit_csv",
+    "foreign_models",
+    "fair_qat",
+    "offsets",
+    "cascade",
+    "deploy",
+    "distributed_search",
+)
+
+
+class TeachingOrder:
+    """Sort the files of examples."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, filename):
+        return _ORDER.index(filename.removeprefix("plot_").removesuffix(".py"))

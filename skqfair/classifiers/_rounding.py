@@ -1,0 +1,60 @@
+"""Rounding by what layers get, on the calibration sample of a trained network."""
+
+import torch
+
+from skqfair._seeding import seeded
+from skqfair.quantization import compensate_rounding, convert
+
+__all__ = ["compensate", "start_from_codes"]
+
+
+def compensate(trained, quantized, rows, **options):
+    """Return the quantized network rounded again.
+
+    Parameters
+    ----------
+    trained : TrainedNetwork
+        The float network.
+    quantized : QuantizedModule
+        Rounded to nearest; changed in place.
+    rows : ndarray of int
+        Positions of the calibration sample.
+    **options
+        ``rounding`` and ``bias_correction``.
+
+    Returns
+    -------
+    QuantizedModule
+        With the new codes.
+    """
+    network, sample = trained.network, trained.X[rows]
+    with seeded(trained.seed):
+        return compensate_rounding(
+            quantized, network.module, lambda module: network.outputs(sample, module), **options
+        )
+
+
+def start_from_codes(module, trained, scheme, statistics, rows, rounding):
+    """Set the weights of a copy of the float module to those of their codes.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place.
+    trained : TrainedNetwork
+        The float network.
+    scheme : QuantizationScheme
+        Widths and scales.
+    statistics : dict or None
+        Of the inputs of all layers, where inputs are quantized.
+    rows : ndarray of int
+        Positions of the calibration sample.
+    rounding : str
+        One of ``ROUNDINGS``.
+    """
+    quantized = convert(trained.network.module, scheme, statistics)
+    quantized = compensate(trained, quantized, rows, rounding=rounding)
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, weight in quantized.weights.items():
+            parameters[name].copy_(weight.dequantize())
