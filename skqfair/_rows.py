@@ -16,8 +16,8 @@ AT_ONCE = 2**23
 """Bytes up to which an array is cast at once: less time than casting it in every epoch."""
 
 _CHUNK = 2**22  # bytes of a chunk, where all rows are read in their order
-_MAPPED = 2**26  # bytes of a mapped file after which its pages are given back
-_AROUND = 2**16  # bytes that the system reads around a row of a mapped file
+_MAPPED = 2**28  # bytes of a mapped file after which its pages are given back
+_AROUND = 2**21  # bytes that the system maps around a row, at most
 
 
 class Rows:
@@ -60,7 +60,7 @@ class Rows:
         """Return one sample, or those of a slice, a mask or positions, as a new array."""
         if isinstance(index, (int, np.integer)):
             return self[[index]][0]
-        rows = self._positions(index)
+        rows = _as_slice(self._positions(index))
         return np.ascontiguousarray(cast(self._source.read(rows), self.dtype))
 
     def __array__(self, dtype=None, copy=None):
@@ -95,6 +95,13 @@ class Rows:
         return index if self._rows is None else self._rows[index]
 
 
+def _as_slice(rows):
+    """Return positions that follow each other as a slice, which is read faster."""
+    if isinstance(rows, slice) or not len(rows) or rows[-1] - rows[0] != len(rows) - 1:
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1) if (np.diff(rows) == 1).all() else rows
+
+
 class _Source:
     """What rows are read from."""
 
@@ -114,19 +121,24 @@ class _Array(_Source):
         self.n_bytes = 0
 
     def read(self, rows):
-        if self.memmap is not None:
-            _check_size(self.memmap)
-        found = self.values[rows]
-        found = found.copy() if isinstance(rows, slice) else found
-        if self.memmap is not None:
-            self._give_back(found, rows)
+        if self.memmap is None:
+            return self.values[rows].copy() if isinstance(rows, slice) else self.values[rows]
+        _check_size(self.memmap)
+        if isinstance(rows, slice):
+            found = self.values[rows].copy()
+            self._give_back(found.nbytes)
+            return found
+        found, some = np.empty((len(rows), *self.shape[1:]), self.dtype), _MAPPED // _AROUND
+        for start in range(0, len(rows), some):
+            part = rows[start : start + some]
+            found[start : start + some] = self.values[part]
+            self._give_back(len(part) * _AROUND)
         return found
 
-    def _give_back(self, found, rows):
+    def _give_back(self, n_bytes):
         """Let go of the pages of the file that were read, now and then; its data stay."""
-        around = 0 if isinstance(rows, slice) else _AROUND
-        self.n_bytes += found.nbytes + len(found) * around
-        if self.n_bytes > _MAPPED and self.memmap.mode != "c":  # that has changes of its own
+        self.n_bytes += n_bytes
+        if self.n_bytes >= _MAPPED and self.memmap.mode != "c":  # that has changes of its own
             self.n_bytes, mapping = 0, self.memmap.base
             if hasattr(mapping, "madvise"):
                 mapping.madvise(mmap.MADV_DONTNEED)

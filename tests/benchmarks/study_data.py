@@ -60,29 +60,30 @@ def make(kind, path):
 
 
 def resident():
-    """Return the bytes of this process in memory, mapped files included."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of this process in memory: its own, and pages of mapped files."""
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return [1024 * int(lines[name].split()[0]) for name in ("RssAnon", "RssFile")]
 
 
 class Peak(threading.Thread):
     """Watches the resident memory, often."""
 
     def __enter__(self):
-        self.start_bytes = self.most = resident()
+        self.before = self.most = resident()
         self.ends = False
         self.start()
         return self
 
     def run(self):
         while not self.ends:
-            self.most = max(self.most, resident())
+            self.most = list(map(max, self.most, resident()))
             time.sleep(0.002)
 
     def __exit__(self, *error):
         self.ends = True
         self.join()
-        self.gained = self.most - self.start_bytes
+        self.gained = [most - before for most, before in zip(self.most, self.before, strict=True)]
 
 
 def measure(kind, path):
@@ -125,7 +126,7 @@ def measure(kind, path):
             found[name] = repr(error)[:60]
             continue
         seconds = time.perf_counter() - before
-        found[name] = peak.gained / n_bytes, peak.gained / 1e9, seconds
+        found[name] = sum(peak.gained) / n_bytes, *(gained / 1e9 for gained in peak.gained), seconds
     print(json.dumps(found))
 
 
@@ -138,7 +139,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.kind:
         return measure(arguments.kind, arguments.path)
-    print(f"{'X':<12}" + "".join(f"{f'{step}: factor, GB, s':>30}" for step in STEPS))
+    print(f"{'X':<12}" + "".join(f"{f'{step}: factor, own, file, s':>30}" for step in STEPS))
     for kind in ("large",) if arguments.large else KINDS:
         with tempfile.TemporaryDirectory() as folder:
             options = ["--kind", kind, "--path", os.path.join(folder, "X")]
@@ -149,7 +150,7 @@ def main():
             continue
         found = json.loads(done.stdout)
         cells = [
-            found[s] if isinstance(found[s], str) else "{:.2f}, {:.2f}, {:.1f}".format(*found[s])
+            found[s] if isinstance(found[s], str) else "{:.2f}, {:.2f}, {:.2f}, {:.1f}".format(*found[s])
             for s in STEPS
         ]
         print(f"{kind:<12}" + "".join(f"{cell:>30}" for cell in cells), flush=True)
