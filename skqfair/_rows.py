@@ -16,7 +16,7 @@ AT_ONCE = 2**23
 """Bytes up to which an array is cast at once: less time than casting it in every epoch."""
 
 _CHUNK = 2**22  # bytes of a chunk, where all rows are read in their order
-_MAPPED = 2**28  # bytes of a mapped file after which its pages are given back
+_MAPPED = 2**27  # bytes of a mapped file after which its pages are given back
 _AROUND = 2**21  # bytes that the system maps around a row, at most
 
 

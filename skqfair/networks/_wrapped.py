@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ SKORCH_CLASSIFIERS = (NeuralNetClassifier, NeuralNetBinaryClassifier)
 _OVERRIDABLE = ("forward_iter", "evaluation_step", "infer", "get_dataset", "get_iterator")
 _PRODUCTS = 3_000_000  # multiplications of one block: its time is then a few times that of one row
 _BLOCK_LOGS = 3, 7
+_TOGETHER = 64  # batches whose outputs are put together at a time
 
 
 class Network:
@@ -253,10 +255,12 @@ class Network:
         One logit comes with 0 as that of the other class. The batches have the net's own size; with
         ``block`` this one, the last filled up with copies.
         """
-        found, start = None, 0
-        for part in self.each_batch(X, module, block=block):
-            if not isinstance(part, torch.Tensor) or not part.ndim:
-                return part  # for check_outputs to refuse
+        found, start, batches = None, 0, self.each_batch(X, module, block=block)
+        while parts := list(itertools.islice(batches, _TOGETHER)):
+            for part in parts:
+                if not isinstance(part, torch.Tensor) or not part.ndim:
+                    return part  # for check_outputs to refuse
+            part = torch.cat(parts)
             if found is None:  # kept parts would scatter over the memory that batches are read into
                 found = part.new_empty((len(X), *part.shape[1:]))
             end = start + len(part)
@@ -336,8 +340,7 @@ class Network:
         if modes:  # never of a fitted estimator, whose threads would get into each other's way
             module.eval()
         try:
-            for start in range(0, len(inputs), size):
-                batch = as_tensors(inputs[start : start + size])
+            for batch in _batches(inputs, size) if is_read else inputs.split(size):
                 batch = batch.to(device, copy=not is_read)  # for modules that work in place
                 with torch.no_grad():
                     output = self._columns(module(batch))
@@ -358,6 +361,12 @@ class Network:
         if self.has_one_logit:
             outputs = check_one_logit(outputs, self.module)
         return outputs.cpu() if isinstance(outputs, torch.Tensor) else outputs
+
+
+def _batches(rows, size):
+    """Yield samples that are read by batch, as tensors."""
+    for start in range(0, len(rows), size):
+        yield as_tensors(rows[start : start + size])
 
 
 def _parts(X, size):
