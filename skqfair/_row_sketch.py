@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from skqfair._rows import Rows
+from skqfair._rows import Rows, arrays_of
 
 __all__ = ["share_known", "sketch"]
 
@@ -36,7 +36,11 @@ def share_known(X, known):
 def _hashes(X):
     """Yield the hashes of all rows, some at a time."""
     for part in (X if isinstance(X, Rows) else Rows(X)).chunks():
-        digests = b"".join(
-            hashlib.blake2b(row, digest_size=8).digest() for row in part.reshape(len(part), -1)
-        )
+        parts = [values.reshape(len(values), -1) for values in arrays_of(part)]
+        rows = parts[0] if len(parts) == 1 else map(_joined, zip(*parts, strict=True))
+        digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
         yield np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def _joined(values):
+    return b"".join(value.tobytes() for value in values)

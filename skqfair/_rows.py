@@ -1,6 +1,7 @@
 """Rows of X that stay where they are: read, made dense and cast a batch at a time."""
 
-import mmap
+import copy
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,16 +9,27 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
+from skqfair._items import Items, Named, is_dataset
+from skqfair._row_sources import Array, Source, Sparse, mapped, source_of
 from skqfair._validation import cast
 
-__all__ = ["AT_ONCE", "Rows", "cast_rows", "check_cast", "only", "validate_rows"]
+__all__ = [
+    "AT_ONCE",
+    "Inputs",
+    "Rows",
+    "arrays_of",
+    "cast_rows",
+    "check_cast",
+    "only",
+    "rows_of",
+    "validate_rows",
+    "whole",
+]
 
 AT_ONCE = 2**23
 """Bytes up to which an array is cast at once: less time than casting it in every epoch."""
 
 _CHUNK = 2**22  # bytes of a chunk, where all rows are read in their order
-_MAPPED = 2**27  # bytes of a mapped file after which its pages are given back
-_AROUND = 2**21  # bytes that the system maps around a row, at most
 
 
 class Rows:
@@ -25,18 +37,20 @@ class Rows:
 
     Parameters
     ----------
-    source : array, scipy sparse matrix, or anything with ``shape``, ``dtype`` and indexing by rows
+    source : Source, array, scipy sparse matrix, or anything with ``shape``, ``dtype`` and rows
         Where the samples are, e.g. a memmap or a dataset of h5py or Zarr. It is never read whole.
     dtype : dtype, optional
         To cast to, batch by batch; None leaves them as they are.
     rows : ndarray of int, optional
         Which samples of the source, in this order; None is all.
+    checked_for : str, optional
+        The estimator for which each batch is checked to be finite when it is read.
     """
 
-    def __init__(self, source, dtype=None, rows=None):
-        self._source = source if isinstance(source, _Source) else _source(source)
+    def __init__(self, source, dtype=None, rows=None, checked_for=None):
+        self._source = source if isinstance(source, Source) else source_of(source)
         self.dtype = np.dtype(self._source.dtype if dtype is None else dtype)
-        self._rows = rows
+        self._rows, self._checked_for = rows, checked_for
         n = len(self._source) if rows is None else len(rows)
         self.shape = (n, *self._source.shape[1:])
 
@@ -45,13 +59,38 @@ class Rows:
         return len(self.shape)
 
     @property
+    def sample_shape(self):
+        """Shape of a sample."""
+        return self.shape[1:]
+
+    @property
     def nbytes(self):
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
     @property
     def is_sparse(self):
         """Whether the source is a scipy sparse matrix."""
-        return isinstance(self._source, _Sparse)
+        return isinstance(self._source, Sparse)
+
+    @property
+    def is_read(self):
+        """Whether the samples have no array behind them that scikit-learn knows."""
+        return isinstance(self._source, (Items, Named))
+
+    @property
+    def is_labelled(self):
+        """Whether the samples come with their labels."""
+        return isinstance(self._source, Items) and self._source.is_labelled
+
+    @property
+    def kinds(self):
+        """Kinds of numbers in the source."""
+        return self._source.dtype.kind
+
+    @property
+    def row_bytes(self):
+        """Bytes of a sample, in wide numbers."""
+        return int(np.prod(self.shape[1:], dtype=int)) * max(8, self.dtype.itemsize)
 
     def __len__(self):
         return self.shape[0]
@@ -60,29 +99,54 @@ class Rows:
         """Return one sample, or those of a slice, a mask or positions, as a new array."""
         if isinstance(index, (int, np.integer)):
             return self[[index]][0]
-        rows = _as_slice(self._positions(index))
-        return np.ascontiguousarray(cast(self._source.read(rows), self.dtype))
+        return self.read(index)
 
     def __array__(self, dtype=None, copy=None):
-        return np.asarray(self[:], dtype=dtype)
+        return np.asarray(self.read(slice(None)), dtype=dtype)
+
+    def read(self, index):
+        """Return the samples of a slice, a mask or positions as a new array."""
+        found = self._source.read(_as_slice(self._positions(index)))
+        return self._finished(found, self.dtype)
+
+    def _finished(self, found, dtype):
+        if self._checked_for and found.dtype.kind == "f":
+            assert_all_finite(found, estimator_name=self._checked_for, input_name="X")
+        return np.ascontiguousarray(cast(found, dtype))
 
     def only(self, index):
         """Return some of the samples, unread."""
         rows = self._positions(index)
         if isinstance(rows, slice):
             rows = np.arange(len(self._source))[rows]
-        return Rows(self._source, self.dtype, rows)
+        return self._with(_rows=rows, shape=(len(rows), *self.shape[1:]))
 
     def astype(self, dtype):
         """Return the same samples, to be cast to another dtype when they are read."""
-        return Rows(self._source, dtype, self._rows)
+        return self._with(dtype=np.dtype(dtype))
+
+    def checked_for(self, name):
+        """Return the same samples, to be checked when they are read; an error names an estimator."""
+        return self._with(_checked_for=name)
+
+    def _with(self, **attributes):
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
 
     def chunks(self):
-        """Yield all samples in their order, some at a time."""
-        each = max(1, np.prod(self.shape[1:], dtype=int) * max(8, self.dtype.itemsize))
-        size = max(1, int(_CHUNK // each))
+        """Read all samples in their order, and yield some at a time."""
+        size = max(1, int(_CHUNK // max(1, self.row_bytes)))
         for start in range(0, len(self), size):
-            yield self[start : start + size]
+            yield self.read(slice(start, start + size))
+
+    def keep_labels(self):
+        """Keep the labels of samples that are read, and raise if one changes."""
+        self._source.keep_labels()
+
+    def labels(self):
+        """Return the labels, all of which were read."""
+        return np.asarray(self._source.labels)
 
     def _positions(self, index):
         """Return rows of the source, a slice or an array of positions that are not negative."""
@@ -95,124 +159,97 @@ class Rows:
         return index if self._rows is None else self._rows[index]
 
 
+class Inputs(Rows):
+    """Samples of several inputs by name; a part of them that is read is again one, in memory.
+
+    Floats and uint8 are cast to ``dtype``, other integers to int64; bool stays.
+
+    Parameters
+    ----------
+    source : Source
+        Whose rows are dicts of arrays.
+    dtype : dtype, default=float32
+        Of the floats.
+    """
+
+    def __init__(self, source, dtype=np.float32):
+        super().__init__(source, dtype)
+        self.names = {key: key for key in source.sample_shape}
+
+    @property
+    def sample_shape(self):
+        """Shapes of a sample, by name."""
+        return {self.names[key]: shape for key, shape in self._source.sample_shape.items()}
+
+    @property
+    def nbytes(self):
+        return len(self) * self.row_bytes
+
+    @property
+    def kinds(self):
+        """Kinds of numbers in the source."""
+        return "".join(sorted({dtype.kind for dtype in self._source.dtype.values()}))
+
+    @property
+    def row_bytes(self):
+        """Bytes of a sample, in wide numbers."""
+        return 8 * sum(int(np.prod(shape, dtype=int)) for shape in self.sample_shape.values())
+
+    def __getitem__(self, index):
+        """Return one sample as a dict, or others as inputs in memory."""
+        if isinstance(index, (int, np.integer)):
+            return {name: values[0] for name, values in self.read([index]).items()}
+        found = self.read(index)
+        return Inputs(Named({name: Array(values) for name, values in found.items()}), self.dtype)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("several inputs are not one array.")
+
+    def named(self, names):
+        """Return the same samples with other names, those of now to the new ones."""
+        return self._with(names={key: names[name] for key, name in self.names.items()})
+
+    def _finished(self, found, dtype):
+        kinds = {"b": np.dtype(bool), "i": np.dtype(np.int64), "u": np.dtype(np.int64)}
+        return {
+            self.names[key]: super(Inputs, self)._finished(
+                values, dtype if values.dtype == np.uint8 else kinds.get(values.dtype.kind, dtype)
+            )
+            for key, values in found.items()
+        }
+
+
+def rows_of(X):
+    """Return samples that are read by batch: of a Dataset, a dict of inputs, or anything else."""
+    if is_dataset(X):
+        source = Items(X)
+        return Rows(source) if source.is_single else Inputs(source)
+    if isinstance(X, Mapping):
+        if not X:
+            raise ValueError("X is an empty dict; pass an array for each input of the network.")
+        arrays = {
+            name: values if _stays(values) or isinstance(values, np.ndarray) else np.asarray(values)
+            for name, values in X.items()
+        }
+        return Inputs(Named({name: source_of(values) for name, values in arrays.items()}))
+    return Rows(X)
+
+
+def whole(X):
+    """Return samples as their user gave them: an array, or a dict of arrays."""
+    return X.read(slice(None)) if isinstance(X, Rows) else X
+
+
+def arrays_of(part):
+    """Return what was read as a list: one array, or those of several inputs in the order of names."""
+    return [part[name] for name in sorted(part)] if isinstance(part, dict) else [part]
+
+
 def _as_slice(rows):
     """Return positions that follow each other as a slice, which is read faster."""
     if isinstance(rows, slice) or not len(rows) or rows[-1] - rows[0] != len(rows) - 1:
         return rows
     return slice(int(rows[0]), int(rows[-1]) + 1) if (np.diff(rows) == 1).all() else rows
-
-
-class _Source:
-    """What rows are read from."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.dtype = values, tuple(values.shape), values.dtype
-
-    def __len__(self):
-        return self.shape[0]
-
-
-class _Array(_Source):
-    """An array in memory, or in a mapped file."""
-
-    def __init__(self, values):
-        super().__init__(values)
-        self.memmap = mapped(values)
-        self.n_bytes = 0
-
-    def read(self, rows):
-        if self.memmap is None:
-            return self.values[rows].copy() if isinstance(rows, slice) else self.values[rows]
-        _check_size(self.memmap)
-        if isinstance(rows, slice):
-            found = self.values[rows].copy()
-            self._give_back(found.nbytes)
-            return found
-        found, some = np.empty((len(rows), *self.shape[1:]), self.dtype), _MAPPED // _AROUND
-        for start in range(0, len(rows), some):
-            part = rows[start : start + some]
-            found[start : start + some] = self.values[part]
-            self._give_back(len(part) * _AROUND)
-        return found
-
-    def _give_back(self, n_bytes):
-        """Let go of the pages of the file that were read, now and then; its data stay."""
-        self.n_bytes += n_bytes
-        if self.n_bytes >= _MAPPED and self.memmap.mode != "c":  # that has changes of its own
-            self.n_bytes, mapping = 0, self.memmap.base
-            if hasattr(mapping, "madvise"):
-                mapping.madvise(mmap.MADV_DONTNEED)
-
-    def __getstate__(self):
-        return {"values": self.values}
-
-    def __setstate__(self, state):
-        self.__init__(state["values"])
-
-
-class _Stored(_Source):
-    """A dataset of h5py, Zarr and the like, which want sorted rows."""
-
-    def read(self, rows):
-        if not isinstance(rows, slice) and not len(rows):
-            rows = slice(0, 0)
-        every = (slice(None),) * (len(self.shape) - 1)
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step != 1:
-                return self.read(np.arange(start, stop, step))
-            return self._checked(self.values[(slice(start, max(start, stop)), *every)], stop - start)
-        rows, inverse = np.unique(rows, return_inverse=True)
-        if rows[-1] - rows[0] == len(rows) - 1:
-            found = self.values[(slice(int(rows[0]), int(rows[-1]) + 1), *every)]
-        else:
-            found = self.values[(rows, *every)]
-        return self._checked(found, len(rows))[inverse]
-
-    def _checked(self, found, n):
-        found = np.asarray(found)
-        if found.shape != (max(0, n), *self.shape[1:]):
-            raise ValueError(
-                f"X ({type(self.values).__name__} of shape {self.shape}) returned shape {found.shape} "
-                f"for {n} rows; it has changed since, or its indexing is not by rows. Open it again."
-            )
-        return found
-
-
-class _Sparse(_Source):
-    """A scipy sparse matrix, whose rows are made dense."""
-
-    def __init__(self, values):
-        super().__init__(values.tocsr())
-
-    def read(self, rows):
-        return self.values[rows].toarray()
-
-
-def _source(X):
-    if sparse.issparse(X):
-        return _Sparse(X)
-    return _Array(X) if isinstance(X, np.ndarray) else _Stored(X)
-
-
-def mapped(X):
-    """Return the memmap that an array is a view of, None where it is in memory."""
-    found = None
-    while isinstance(X, np.ndarray):
-        found = X if isinstance(X, np.memmap) and isinstance(X.base, mmap.mmap) else found
-        X = X.base
-    return found
-
-
-def _check_size(memmap):
-    """Raise if the file of a memmap is shorter than it was: reading it would end the process."""
-    mapping = memmap.base
-    end = memmap.offset - memmap.offset % mmap.ALLOCATIONGRANULARITY + len(mapping)
-    if mapping.size() < end:
-        raise ValueError(
-            f"X is a memmap of {memmap.filename} that shrank: {end} bytes are mapped, the file has "
-            f"{mapping.size()}. Write the file anew, and open the memmap again."
-        )
 
 
 def cast_rows(X, dtype):
@@ -226,7 +263,7 @@ def cast_rows(X, dtype):
 
 def check_cast(X):
     """Raise if samples that are cast as they are read hold values that the dtype cannot."""
-    if isinstance(X, Rows) and X.dtype != X._source.dtype and X._source.dtype.kind == "f":
+    if isinstance(X, Rows) and X.dtype != X._source.dtype and "f" in X.kinds:
         for _ in X.chunks():
             pass
 
@@ -261,31 +298,57 @@ def validate_rows(estimator, X, *y, reset=True):
     """
     if not (isinstance(X, Rows) or _stays(X)):
         return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
-    rows = X if isinstance(X, Rows) else Rows(X)
-    if not rows.ndim > 1:
+    name, given = type(estimator).__name__, isinstance(X, Rows)
+    rows = X if given else rows_of(X)
+    _check_rows(rows)
+    if isinstance(rows, Inputs):
+        vars(estimator).pop("n_features_in_", None)
+    else:
+        validate_data(estimator, rows if rows.is_read else X, reset=reset, skip_check_array=True)
+    from_items = not given and rows.is_labelled and bool(y)
+    if from_items and y[0] is not None:
+        raise ValueError(
+            "y is given twice: the items of the Dataset are (x, label), and y was passed too. Pass "
+            "y=None, or a skorch.helper.SliceDataset of the Dataset with y."
+        )
+    if from_items:
+        rows.keep_labels()
+    if not (given or reset or rows.is_sparse or y):
+        return rows.checked_for(name)
+    if not given:
+        _check_finite(rows, name, read=from_items)
+    if not y:
+        return rows
+    if y[0] is None and not from_items and rows.is_read:
+        raise ValueError(
+            f"This {name} requires y to be passed, but the target y is None; only the items (x, label) "
+            "of a Dataset bring theirs."
+        )
+    labels = validate_data(estimator, "no_validation", rows.labels() if from_items else y[0])
+    if len(labels) != len(rows):
+        raise ValueError(
+            "y must have one label for each row of X. Found input variables with inconsistent numbers "
+            f"of samples: [{len(rows)}, {len(labels)}]"
+        )
+    return rows, labels
+
+
+def _check_rows(rows):
+    """Raise unless there are samples, of numbers."""
+    if not isinstance(rows, Inputs) and not rows.ndim > 1:
         raise ValueError(f"X must have two or more dimensions, samples first; got shape {rows.shape}.")
     if not len(rows):
         raise ValueError(
             f"Found array with 0 sample(s) (shape={rows.shape}) while a minimum of 1 is required."
         )
-    if rows.dtype.kind not in "fiub":
-        raise ValueError(f"X must hold numbers, got {rows.dtype}; encode it first.")
-    validate_data(estimator, rows if rows is X else X, reset=reset, skip_check_array=True)
-    if not isinstance(X, Rows):
-        _check_finite(rows, type(estimator).__name__)
-    if not y:
-        return rows
-    y = validate_data(estimator, "no_validation", *y)
-    if len(y) != len(rows):
-        raise ValueError(
-            "y must have one label for each row of X. Found input variables with inconsistent numbers "
-            f"of samples: [{len(rows)}, {len(y)}]"
-        )
-    return rows, y
+    if set(rows.kinds) - set("fiub"):
+        raise ValueError(f"X must hold numbers, got {rows._source.dtype}; encode it first.")
 
 
 def _stays(X):
-    """Whether X is an array in a file, sparse, or something that is indexed like an array."""
+    """Whether X is in a file, sparse, a Dataset, several inputs, or is indexed like an array."""
+    if is_dataset(X) or isinstance(X, Mapping):
+        return True
     if isinstance(X, np.ndarray):
         is_half = X.dtype == np.float16 and X.nbytes > AT_ONCE  # copied by scikit-learn's check
         return X.dtype != object and (is_half or mapped(X) is not None)
@@ -296,10 +359,10 @@ def _stays(X):
     return stored and not known and isinstance(getattr(X, "shape", None), tuple)
 
 
-def _check_finite(rows, name):
-    if rows.dtype.kind != "f":
-        return
+def _check_finite(rows, name, *, read):
+    """Raise if a sample is NaN or infinite; ``read`` has all samples read that cannot be."""
     if rows.is_sparse:
         return assert_all_finite(rows._source.values.data, estimator_name=name, input_name="X")
-    for chunk in rows.chunks():
-        assert_all_finite(chunk, estimator_name=name, input_name="X")
+    if read or "f" in rows.kinds:
+        for _ in rows.checked_for(name).chunks():
+            pass

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from functools import wraps
 
 import numpy as np
 from scipy.special import softmax
@@ -26,33 +25,11 @@ from skqfair._validation import (
     check_weights,
     positions,
 )
-from skqfair.exceptions import DivergedTrainingError
 from skqfair.networks import Network
 from skqfair.quantization import QuantizationScheme, float_size, observe_activations, quantized_size
 from skqfair.storage import Cache, SavedState
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "all_or_nothing", "observe"]
-
-
-def all_or_nothing(fit):
-    """Let a fit that fails leave its estimator as it was.
-
-    One whose fine-tuning diverges leaves the float net that it has trained, to look at.
-    """
-
-    @wraps(fit)
-    def wrapped(self, *args, **kwargs):
-        before = dict(vars(self))
-        try:
-            return fit(self, *args, **kwargs)
-        except DivergedTrainingError:
-            raise
-        except BaseException:  # Ctrl-C too
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    return wrapped
+__all__ = ["NetworkClassifier", "TrainedNetwork", "observe"]
 
 
 @dataclass
@@ -132,6 +109,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         sample_weight = check_weights(sample_weight, len(X))
         _check_fit_params(fit_params, len(X))
         network = Network(self.estimator, X)
+        X = network.named(X)
         classes, y = _encode_labels(y, network)
         network.take_classes(classes)
         seed = draw_seed(self.random_state)
@@ -188,7 +166,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
     def _publish(self, trained):
         """Set the attributes that all classifiers have."""
         self.estimator_, self.classes_ = trained.network.net, trained.classes
-        self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
+        self.input_shape_ = getattr(trained.X, "sample_shape", trained.X.shape[1:])
+        self._input_dtype = trained.X.dtype
         self._block = trained.network.find_block(trained.X, trained.network.module)
         seen = not trained.network.frozen or getattr(self, "finetune_epochs", 0) > 0
         self._training_rows = sketch(trained.X) if seen else None
@@ -305,6 +284,27 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         network, X = self._prediction_input(X)
         return softmax(self._logits(network, X), axis=1)
 
+    def score(self, X, y=None, sample_weight=None):
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in fit.
+        y : array-like of shape (n,), optional
+            Labels; None for a Dataset whose items are (x, label).
+        sample_weight : array-like of shape (n,), optional
+            Weights.
+
+        Returns
+        -------
+        float
+            Share of correct predictions.
+        """
+        if y is None:
+            X, y = validate_rows(self, X, y, reset=False)
+        return super().score(X, y, sample_weight)
+
     def decision_function(self, X):
         """Return logits.
 
@@ -325,9 +325,10 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _prediction_input(self, X):
         check_is_fitted(self)
-        X = validate_rows(self, X, reset=False)
+        network = Network.of_trained(self.estimator_)
+        X = network.named(validate_rows(self, X, reset=False))
         check_sample_shape(X, self.input_shape_, f"{type(self).__name__} was fitted on")
-        return Network.of_trained(self.estimator_), cast_rows(X, self._input_dtype)
+        return network, cast_rows(X, self._input_dtype)
 
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""

@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import columns_of
-from skqfair._rows import validate_rows
+from skqfair._rows import Inputs, validate_rows
 from skqfair._seeding import draw_seed
 from skqfair._validation import check_aligned, check_sample_shape
 from skqfair.curvature import Problem
@@ -239,6 +239,11 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         self._before, estimator = take_apart(self.estimator)
         given, X = X, X if self._before is None else self._before.transform(X)
         X, y = validate_rows(self, X, y)
+        if isinstance(X, Inputs):
+            raise TypeError(
+                f"X has the inputs {list(X.sample_shape)}, but the diagnostics are of networks with one; "
+                "compare the predictions of such networks in a CompressionAudit."
+            )
         groups = encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
         versions, self.classes_ = find_versions(self, estimator, X, y, sensitive_features)

@@ -1,5 +1,7 @@
 """Batches as one index operation on tensors, in the order in which torch's own loader draws them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from skorch.dataset import Dataset as SkorchDataset
@@ -13,7 +15,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from skqfair._rows import AT_ONCE, Rows
+from skqfair._rows import AT_ONCE, Rows, rows_of
+from skqfair.networks._several_inputs import as_tensors
 
 __all__ = [
     "BatchLoader",
@@ -21,7 +24,6 @@ __all__ = [
     "WeightedCollate",
     "WeightedData",
     "WeightedSkorchData",
-    "as_tensors",
     "avoid_single_rows",
     "inputs_of",
 ]
@@ -34,15 +36,12 @@ def inputs_of(X):
     """
     if isinstance(X, (torch.Tensor, Rows)):
         return X
+    if isinstance(X, Mapping):
+        return rows_of(X)
     shared = X.flags.c_contiguous and X.flags.writeable
     if shared or X.nbytes <= AT_ONCE:
         return torch.as_tensor(np.require(X, None, ["C", "W"]))
     return Rows(X)
-
-
-def as_tensors(batch):
-    """Return a batch that was read as a tensor."""
-    return batch if isinstance(batch, torch.Tensor) else torch.from_numpy(batch)
 
 
 class TensorData(SkorchDataset):
@@ -73,7 +72,7 @@ class TensorData(SkorchDataset):
         """Return the batch of these rows; ``index`` is a slice or a 1-d tensor of positions."""
         targets = self.targets[index]
         if isinstance(self.inputs, Rows):
-            return as_tensors(self.inputs[index]), targets
+            return as_tensors(self.inputs.read(index)), targets
         if isinstance(index, slice):
             return self.inputs[index].clone(), targets  # modules may work in place
         return self.inputs.index_select(0, index), targets

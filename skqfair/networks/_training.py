@@ -12,7 +12,7 @@ from skorch.utils import TeeGenerator
 from torch.nn.modules.batchnorm import BatchNorm1d, _BatchNorm
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from skqfair._rows import Rows
+from skqfair._rows import Rows, whole
 from skqfair.networks._batches import (
     BatchLoader,
     TensorData,
@@ -293,7 +293,7 @@ def for_training(net, X):
     as_skorch = all(
         getattr(own, name).__module__.startswith(("skorch.", "skqfair.")) for name in _TAKING_ALL
     )
-    return np.asarray(X) if isinstance(X, Rows) and not (known and as_skorch) else X
+    return whole(X) if isinstance(X, Rows) and not (known and as_skorch) else X
 
 
 def prediction_view(net, module):

@@ -13,10 +13,10 @@ from torch import nn
 
 from skqfair._copies import copies_of, copy_attributes
 from skqfair._losses import log_probabilities
-from skqfair._rows import AT_ONCE, Rows, only
+from skqfair._rows import AT_ONCE, Rows, only, whole
 from skqfair._seeding import preserved, seeded
 from skqfair.exceptions import ModuleOutputError
-from skqfair.networks._batches import BatchLoader, TensorData, as_tensors, inputs_of
+from skqfair.networks._batches import BatchLoader, TensorData, inputs_of
 from skqfair.networks._checks import (
     check_criterion,
     check_numbers,
@@ -28,6 +28,7 @@ from skqfair.networks._checks import (
     type_name,
 )
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
+from skqfair.networks._several_inputs import as_tensors, call, moved, named_for
 from skqfair.networks._training import for_training, prediction_view, tensor_training
 from skqfair.networks._validation_labels import with_positions
 
@@ -93,6 +94,10 @@ class Network:
         network = object.__new__(cls)
         network.net, network.frozen = net, True
         return network
+
+    def named(self, X):
+        """Return several inputs by the names that forward takes; others as they are."""
+        return named_for(X, self.net.__dict__.get("module_", self.net.module))
 
     def view(self, module):
         """Return the net with ``module`` in the place of its own, to predict with."""
@@ -241,7 +246,7 @@ class Network:
             ) from error
         check_outputs(outputs, n_classes, self)
         if self.has_own_probabilities:
-            check_probabilities(self.view(self.module).predict_proba(X[:8]), n_classes, self.net)
+            check_probabilities(self.view(self.module).predict_proba(whole(X[:8])), n_classes, self.net)
 
     @property
     def has_own_probabilities(self):
@@ -341,9 +346,9 @@ class Network:
             module.eval()
         try:
             for batch in _batches(inputs, size) if is_read else inputs.split(size):
-                batch = batch.to(device, copy=not is_read)  # for modules that work in place
+                batch = moved(batch, device, copy=not is_read)  # for modules that work in place
                 with torch.no_grad():
-                    output = self._columns(module(batch))
+                    output = self._columns(call(module, batch))
                 yield output
         finally:
             for m in modes:
@@ -366,14 +371,14 @@ class Network:
 def _batches(rows, size):
     """Yield samples that are read by batch, as tensors."""
     for start in range(0, len(rows), size):
-        yield as_tensors(rows[start : start + size])
+        yield as_tensors(rows.read(slice(start, start + size)))
 
 
 def _parts(X, size):
     """Yield the samples as arrays of whole batches."""
     size *= max(1, int(AT_ONCE // (size * max(1, X.nbytes // len(X)))))
     for start in range(0, len(X), size):
-        yield X[start : start + size]
+        yield X.read(slice(start, start + size))
 
 
 def _tiny(outputs):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from skqfair._rows import Rows
+from skqfair._rows import Inputs, Rows, arrays_of
 
 __all__ = ["fingerprint"]
 
@@ -99,6 +99,12 @@ class _Walk:
         elif isinstance(obj, np.ndarray) and obj.dtype != object:
             self.write("array", obj.dtype.str, obj.shape)
             self.hash.update(np.ascontiguousarray(obj).data if obj.size else b"")
+        elif isinstance(obj, Inputs):
+            self.write("inputs", obj.dtype.str, len(obj), sorted(obj.sample_shape.items()))
+            for chunk in obj.chunks():
+                for values in arrays_of(chunk):
+                    self.write(values.dtype.str)
+                    self.hash.update(values.data)
         elif isinstance(obj, Rows):  # as the array of the same values
             self.write("array", obj.dtype.str, obj.shape)
             for chunk in obj.chunks():
