@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics, QuantizedClassifier
 from skqfair._row_sketch import sketch
-from skqfair._rows import Rows, rows_of
+from skqfair._rows import rows_of
+from skqfair.export import to_onnx
 from skqfair.networks import ConvNet, make_classifier
 from skqfair.storage._cache_key import fingerprint
 
@@ -213,9 +214,7 @@ class Uncounted(Dataset):
 
 @pytest.mark.parametrize("X", [Endless(), Uncounted()])
 def test_a_dataset_without_length(X):
-    with pytest.raises(
-        TypeError, match="cannot be counted.*one of map style, with __len__ and __getitem__"
-    ):
+    with pytest.raises(TypeError, match=r"cannot be counted.*one of map style, with __len__"):
         QuantizedClassifier(NET).fit(X)
 
 
@@ -281,7 +280,7 @@ def test_items_that_fail():
             raise OSError("truncated file face_23.png")
         return pair(row)
 
-    with pytest.raises(ValueError, match="item 23 .* fails with OSError: truncated file face_23.png"):
+    with pytest.raises(ValueError, match=r"item 23 .* fails with OSError: truncated file face_23.png"):
         QuantizedClassifier(NET).fit(Samples(item))
 
 
@@ -315,15 +314,13 @@ def test_inputs_that_do_not_fit(X, message):
 
 def test_inputs_of_another_shape_or_none():
     model = QuantizedClassifier(TWO, random_state=0).fit(INPUTS, LABELS)
-    with pytest.raises(ValueError, match="X has samples of shape .*'table': .1,"):
+    with pytest.raises(ValueError, match=r"X has samples of shape .*'table': .1,"):
         model.predict({**INPUTS, "table": INPUTS["table"][:, :1]})
     with pytest.raises(ValueError, match="X has samples of shape"):
         model.predict({name: INPUTS[name] for name in ("image", "table")})
-    with pytest.raises(ValueError, match="was fitted on samples of shape .*'image'"):
+    with pytest.raises(ValueError, match=r"was fitted on samples of shape .*'image'"):
         model.predict(IMAGES)
     with pytest.raises(ValueError, match="but files are written of networks with one"):
-        from skqfair.export import to_onnx
-
         to_onnx(model, "model.onnx")
 
 
@@ -340,5 +337,5 @@ def test_a_network_with_names_of_its_own():
 
     X = {name: INPUTS[name] for name in ("table", "mask")}
     model = QuantizedClassifier(make_classifier(Any, max_epochs=1), random_state=0).fit(X, LABELS)
-    assert model.predict(X).shape == (40,)
-    assert isinstance(rows_of(X), Rows)
+    swapped = {name: X[name] for name in ("mask", "table")}
+    assert np.array_equal(model.predict_proba(swapped), model.predict_proba(X))

@@ -241,8 +241,8 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         X, y = validate_rows(self, X, y)
         if isinstance(X, Inputs):
             raise TypeError(
-                f"X has the inputs {list(X.sample_shape)}, but the diagnostics are of networks with one; "
-                "compare the predictions of such networks in a CompressionAudit."
+                f"X has the inputs {list(X.sample_shape)}, but the diagnostics are of networks with "
+                "one; compare the predictions of such networks in a CompressionAudit."
             )
         groups = encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
