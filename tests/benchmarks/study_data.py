@@ -1,9 +1,12 @@
-"""Memory of fit, predict and diagnose beside the data, for each kind of X.
+"""Memory of fit, predict and diagnose beside the data, for each kind of X, and their time.
 
-Each figure is of a process of its own: the largest resident memory less that before the fit, over the
-bytes of X. Where a checkout without ``skqfair._rows`` is on PYTHONPATH, that one is measured.
+Each figure is of a process of its own: the largest resident memory less that before, its own pages
+(RssAnon) and those of mapped files (RssFile, which the system takes back when it wants) apart, and the
+sum over the bytes of X. With --time: processor seconds of a small ConvNet on images, in turns, over
+those of a float32 array, and whether the probabilities are equal bit for bit. The checkout on PYTHONPATH
+is measured.
 
-    python tests/benchmarks/study_data.py [--large]   # --large: a sparse file of the shape of 10 GB
+    python tests/benchmarks/study_data.py [--large | --time]   # --large: a sparse file of 10 GB
 """
 
 import argparse
@@ -15,7 +18,10 @@ import tempfile
 import threading
 import time
 
-KINDS = ("float32", "uint8", "float64", "float16", "read-only", "memmap r", "memmap r+", "stored", "csr")
+KINDS = (
+    *("float32", "uint8", "float64", "float16", "read-only", "memmap r", "memmap r+", "stored"),
+    *("Dataset", "csr"),
+)
 STEPS = ("fit", "predict", "diagnose")
 N, D = 100_000, 784  # samples, features
 
@@ -50,6 +56,8 @@ def make(kind, path):
         X[:] = np.random.default_rng(0).integers(0, 256, (1, D))
         if kind == "read-only":
             X.flags.writeable = False
+        if kind == "Dataset":
+            return items(X)
         return Stored(X) if kind == "stored" else X
     X = np.memmap(path, np.float32, "w+", shape=(N, D))
     for start in range(0, N, 1000):
@@ -57,6 +65,22 @@ def make(kind, path):
     X.flush()
     del X
     return np.memmap(path, np.float32, kind.split()[1], shape=(N, D))
+
+
+def items(X, y=None):
+    """Return a Dataset of the rows, with labels if they are given."""
+    from torch.utils.data import Dataset
+
+    class Items(Dataset):
+        shape, dtype = X.shape, X.dtype
+
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, row):
+            return X[row] if y is None else (X[row], int(y[row]))
+
+    return Items()
 
 
 def resident():
@@ -130,15 +154,62 @@ def measure(kind, path):
     print(json.dumps(found))
 
 
+def compare_times(path, rounds=4):
+    """Print the time of fit and predict for each form of some images, over that of an array."""
+    import numpy as np
+    import torch
+
+    from skqfair import QuantizedClassifier
+    from skqfair.networks import ConvNet, make_classifier
+
+    torch.set_num_threads(1)
+    X = np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32)).astype(np.float32)
+    y = (X[:, 0, 0, 0] > 127).astype(int)
+    np.save(path, X)
+    mapped = np.load(path, mmap_mode="r")
+    net = make_classifier(ConvNet, module__widths=(8, 16), max_epochs=1, batch_size=64)
+    clf = QuantizedClassifier(net, weight_bits=4, activation_bits=8, random_state=0)
+    forms = {
+        "float32": (X, y),
+        "uint8": (X.astype(np.uint8), y),
+        "float64": (X.astype(np.float64), y),
+        "memmap": (mapped, y),
+        "stored": (Stored(X), y),
+        "Dataset": (items(X, y), None),
+        "Dataset of a memmap": (items(mapped, y), None),
+    }
+    times, wanted = {}, None
+    for turn in range(rounds + 1):
+        for name, (values, labels) in forms.items():
+            spent = [time.process_time()]
+            clf.fit(values, labels)
+            spent.append(time.process_time())
+            found = clf.predict_proba(values)
+            spent.append(time.process_time())
+            wanted = found if wanted is None else wanted
+            if turn:  # the first one loads
+                times.setdefault(name, []).append((*np.diff(spent), np.array_equal(found, wanted)))
+    medians = {name: np.median(found, 0) for name, found in times.items()}
+    print(f"{'X':<22}{'fit':>8}{'predict':>10}  equal")
+    for name, median in medians.items():
+        fit, predict, _ = median / medians["float32"]
+        equal = all(equal for *_, equal in times[name])
+        print(f"{name:<22}{fit:>8.2f}{predict:>10.2f}  {equal}", flush=True)
+
+
 def main():
     """Measure each kind in a process of its own, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--time", action="store_true")
     parser.add_argument("--kind", help="this one, in this process")
     parser.add_argument("--path")
     arguments = parser.parse_args()
     if arguments.kind:
         return measure(arguments.kind, arguments.path)
+    if arguments.time:
+        with tempfile.TemporaryDirectory() as folder:
+            return compare_times(os.path.join(folder, "X.npy"))
     print(f"{'X':<12}" + "".join(f"{f'{step}: factor, own, file, s':>30}" for step in STEPS))
     for kind in ("large",) if arguments.large else KINDS:
         with tempfile.TemporaryDirectory() as folder:
