@@ -13,7 +13,7 @@ from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics
 from skqfair._row_sketch import sketch
 from skqfair._rows import rows_of
 from skqfair.export import to_onnx
-from skqfair.networks import ConvNet, make_classifier
+from skqfair.networks import ConvNet, TorchClassifier, make_classifier
 from skqfair.storage._cache_key import fingerprint
 
 rng = np.random.default_rng(0)
@@ -117,6 +117,15 @@ def test_the_net_trains_on_what_it_gets():
         logits = model.module_(image, table, torch.tensor(INPUTS["mask"]))
     found = model.decision_function(INPUTS)
     np.testing.assert_allclose(found, (logits[:, 1] - logits[:, 0]).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_trained_module():
+    tuples = Samples(lambda row: (tuple(named(row).values()), row % 2))
+    clf = TorchClassifier(TwoInputs())
+    wanted = clf.predict_proba(INPUTS)
+    assert np.array_equal(clf.predict_proba(tuples), wanted)
+    model = QuantizedClassifier(clf, weight_bits=None).fit(tuples)
+    np.testing.assert_allclose(model.predict_proba(INPUTS), wanted, rtol=1e-6)
 
 
 def test_searches():

@@ -19,6 +19,7 @@ from skqfair.networks._module_outputs import (
     net_around,
     read_weights,
 )
+from skqfair.networks._several_inputs import named_for
 from skqfair.networks._wrapped import Network
 
 __all__ = ["TorchClassifier"]
@@ -232,6 +233,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         fitted = hasattr(self, "n_features_in_")
         X = validate_rows(self if fitted else copy(self), X, reset=not fitted)
+        X = named_for(X, self.module)
         known = self._known(X)
         network = Network.of_trained(known["net"])
         try:
@@ -253,7 +255,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
                 "fit or predict first, or pass classes=... or n_classes=..."
             )
         self._check_params()
-        classes = check_classes(self.classes, self.n_classes)
+        X, classes = named_for(X, self.module), check_classes(self.classes, self.n_classes)
         network = Network.of_trained(net_around(self, "logits", np.arange(2)))
         try:
             dtype = network.input_dtype(X)
