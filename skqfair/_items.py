@@ -1,10 +1,9 @@
 """Samples out of a torch Dataset, and several inputs of a network by name."""
 
+import sys
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from skqfair._row_sources import Source
 
@@ -104,7 +103,13 @@ class Items(Source):
 
 def is_dataset(X):
     """Whether X is a Dataset of torch, a slice of one by skorch, or a loader (to be refused)."""
-    return isinstance(X, (Dataset, DataLoader)) or _is_slice(X)
+    return _is_of("Dataset", X) or _is_of("DataLoader", X) or _is_slice(X)
+
+
+def _is_of(name, X):
+    """Whether X is an instance of a class of torch.utils.data; no need to import that to find out."""
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and isinstance(X, getattr(data, name))
 
 
 def _is_slice(X):
@@ -122,10 +127,10 @@ def _name(dataset):
 
 
 def _n_items(dataset):
-    if isinstance(dataset, DataLoader):
+    if _is_of("DataLoader", dataset):
         raise TypeError("X is a DataLoader; pass its dataset, from which the net makes batches.")
     try:
-        if isinstance(dataset, IterableDataset):
+        if _is_of("IterableDataset", dataset):
             raise TypeError("it is an IterableDataset")
         return len(dataset)
     except (TypeError, NotImplementedError) as error:
@@ -154,7 +159,7 @@ def _is_label(value):
 
 
 def _array(value):
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def _kind(x):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from skqfair import FairQATClassifier, PrunedClassifier, QuantizationDiagnostics, QuantizedClassifier
 from skqfair._row_sketch import sketch
 from skqfair._rows import rows_of
-from skqfair.export import to_onnx
+from skqfair.export import OnnxClassifier, to_onnx
 from skqfair.networks import ConvNet, TorchClassifier, make_classifier
 from skqfair.storage._cache_key import fingerprint
 
@@ -331,6 +331,15 @@ def test_inputs_of_another_shape_or_none():
         model.predict(IMAGES)
     with pytest.raises(ValueError, match="but files are written of networks with one"):
         to_onnx(model, "model.onnx")
+
+
+def test_exported(tmp_path):
+    model = QuantizedClassifier(NET, weight_bits=4, random_state=0).fit(ImagesOnDisk())
+    to_onnx(model, tmp_path / "model.onnx", X_example=ImagesOnDisk())
+    clf = OnnxClassifier(tmp_path / "model.onnx")
+    assert np.array_equal(clf.predict_proba(ImagesOnDisk()), clf.predict_proba(IMAGES))
+    with pytest.raises(ValueError, match=r"X has samples of shape .*'image'"):
+        clf.predict(INPUTS)
 
 
 def test_a_network_with_names_of_its_own():
