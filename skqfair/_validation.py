@@ -72,9 +72,10 @@ def check_no_missing(labels, name):
 
 def check_sample_shape(X, shape, taken):
     """Raise if the samples of ``X`` have not ``shape``; ``taken`` says who takes them, with its verb."""
-    if X.shape[1:] != tuple(shape):
+    found = getattr(X, "sample_shape", X.shape[1:])
+    if found != shape and found != tuple(shape):
         raise ValueError(
-            f"X has samples of shape {X.shape[1:]}, but {taken} samples of shape {tuple(shape)}; "
+            f"X has samples of shape {found}, but {taken} samples of shape {shape}; "
             "pass samples of that shape."
         )
 

@@ -68,3 +68,16 @@ def weights_of(classifier):
     return np.concatenate(
         [p.detach().numpy().ravel() for p in classifier.estimator_.module_.parameters()]
     )
+
+
+class TwoInputs(nn.Module):
+    """An image, a table, and a mask that may be left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear, self.out = nn.Conv2d(3, 4, 3), nn.Linear(2, 4), nn.Linear(4, 2)
+
+    def forward(self, image, table, mask=None):
+        hidden = self.conv(image).mean((2, 3)) + self.linear(table)
+        hidden = hidden if mask is None else hidden * mask.float()
+        return self.out(hidden.relu())

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from functools import wraps
 
 import numpy as np
 from scipy.special import softmax
@@ -11,47 +10,26 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
+from torch.nn.modules.conv import _ConvNd
 
 from skqfair._float_training import fit_reaches
 from skqfair._groups import Groups, columns_of, encode_groups
 from skqfair._row_sketch import sketch
+from skqfair._rows import Rows, cast_rows, check_cast, only, validate_rows
 from skqfair._seeding import draw_seed, seeded
 from skqfair._validation import (
-    cast,
     check_aligned,
     check_no_missing,
     check_sample_shape,
     check_weights,
     positions,
 )
-from skqfair.exceptions import DivergedTrainingError
 from skqfair.networks import Network
 from skqfair.quantization import QuantizationScheme, float_size, observe_activations, quantized_size
 from skqfair.storage import Cache, SavedState
 
-__all__ = ["NetworkClassifier", "TrainedNetwork", "all_or_nothing", "observe"]
-
-
-def all_or_nothing(fit):
-    """Let a fit that fails leave its estimator as it was.
-
-    One whose fine-tuning diverges leaves the float net that it has trained, to look at.
-    """
-
-    @wraps(fit)
-    def wrapped(self, *args, **kwargs):
-        before = dict(vars(self))
-        try:
-            return fit(self, *args, **kwargs)
-        except DivergedTrainingError:
-            raise
-        except BaseException:  # Ctrl-C too
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    return wrapped
+__all__ = ["NetworkClassifier", "TrainedNetwork", "observe"]
 
 
 @dataclass
@@ -62,7 +40,7 @@ class TrainedNetwork:
     ----------
     network : Network
         Trained.
-    X : ndarray
+    X : ndarray or Rows
         In the dtype of the module.
     y : ndarray of int64
         Positions in ``classes``.
@@ -131,25 +109,28 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         sample_weight = check_weights(sample_weight, len(X))
         _check_fit_params(fit_params, len(X))
         network = Network(self.estimator, X)
+        X = network.named(X)
         classes, y = _encode_labels(y, network)
         network.take_classes(classes)
         seed = draw_seed(self.random_state)
 
         probe = network.probe(X, y, seed)
         if probe is not None:
+            _check_sparse(X, probe.module)
             dtype = probe.input_dtype(X)
-            X = cast(X, dtype)
+            X = cast_rows(X, dtype)
             probe.check_outputs(X, len(classes), trained=network.frozen)
             if not probe.changes_when_training_begins:
                 before_training(probe.module)
         else:
-            X = cast(X, np.dtype(np.float32))
+            X = cast_rows(X, np.dtype(np.float32))
+        check_cast(X)
 
         held_out = None
         if hold_out is not None:
             out = hold_out(y, groups, seed)
-            held_out = X[out], y[out], groups and groups.take(out)
-            X, y, groups = X[~out], y[~out], groups and groups.take(~out)
+            held_out = only(X, out), y[out], groups and groups.take(out)
+            X, y, groups = only(X, ~out), y[~out], groups and groups.take(~out)
             sample_weight = None if sample_weight is None else sample_weight[~out]
 
         cache = Cache(self.memory)
@@ -185,7 +166,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
     def _publish(self, trained):
         """Set the attributes that all classifiers have."""
         self.estimator_, self.classes_ = trained.network.net, trained.classes
-        self.input_shape_, self._input_dtype = trained.X.shape[1:], trained.X.dtype
+        self.input_shape_ = getattr(trained.X, "sample_shape", trained.X.shape[1:])
+        self._input_dtype = trained.X.dtype
         self._block = trained.network.find_block(trained.X, trained.network.module)
         seen = not trained.network.frozen or getattr(self, "finetune_epochs", 0) > 0
         self._training_rows = sketch(trained.X) if seen else None
@@ -222,7 +204,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _check_X_y(self, X, y):
         try:
-            X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
+            X, y = validate_rows(self, X, y)
         except ValueError as error:
             if "inconsistent numbers of samples" not in str(error):
                 raise
@@ -252,6 +234,11 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         whole.model_size_, whole.compression_ratio_ = float_size(whole.module_), 1.0
         return whole
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     # ------------------------------------------------------------ predict
 
     def predict(self, X):
@@ -270,7 +257,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         network, X = self._prediction_input(X)
         if not network.overrides("predict"):
             return self.classes_[self._logits(network, X).argmax(1)]
-        predicted = np.asarray(network.view(self.module_).predict(X))
+        predicted = network.by_parts(network.view(self.module_).predict, X)
         if (
             predicted.dtype.kind not in "iu"
             or not np.isin(predicted, np.arange(len(self.classes_))).all()
@@ -297,6 +284,27 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         network, X = self._prediction_input(X)
         return softmax(self._logits(network, X), axis=1)
 
+    def score(self, X, y=None, sample_weight=None):
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Samples, shaped as in fit.
+        y : array-like of shape (n,), optional
+            Labels; None for a Dataset whose items are (x, label).
+        sample_weight : array-like of shape (n,), optional
+            Weights.
+
+        Returns
+        -------
+        float
+            Share of correct predictions.
+        """
+        if y is None:
+            X, y = validate_rows(self, X, y, reset=False)
+        return super().score(X, y, sample_weight)
+
     def decision_function(self, X):
         """Return logits.
 
@@ -317,9 +325,10 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
 
     def _prediction_input(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        network = Network.of_trained(self.estimator_)
+        X = network.named(validate_rows(self, X, reset=False))
         check_sample_shape(X, self.input_shape_, f"{type(self).__name__} was fitted on")
-        return Network.of_trained(self.estimator_), cast(X, self._input_dtype)
+        return network, cast_rows(X, self._input_dtype)
 
     def _logits(self, network, X):
         """Return logits in float64, shape (n, C)."""
@@ -351,6 +360,16 @@ def _encode_labels(y, network):
             "Check the split, e.g. use StratifiedKFold."
         )
     return encoder.classes_, encoder.transform(y).astype(np.int64)
+
+
+def _check_sparse(X, module):
+    convolutions = [name for name, child in module.named_modules() if isinstance(child, _ConvNd)]
+    if convolutions and isinstance(X, Rows) and X.is_sparse:
+        raise ValueError(
+            f"X is a scipy sparse matrix of shape {X.shape}, but the network has convolutions "
+            f"({convolutions[0]}), which take images or sequences; pass a dense array of these: "
+            "X.toarray().reshape(...)."
+        )
 
 
 def _check_fit_params(fit_params, n_samples):

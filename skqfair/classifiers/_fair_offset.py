@@ -19,7 +19,8 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from skqfair._groups import columns_of, encode_groups
 from skqfair._losses import log_probabilities
 from skqfair._validation import check_aligned, check_no_missing, check_weights, positions
-from skqfair.classifiers._base import NetworkClassifier, all_or_nothing
+from skqfair.classifiers._all_or_nothing import all_or_nothing
+from skqfair.classifiers._base import NetworkClassifier
 from skqfair.classifiers._folding import fold_offsets
 from skqfair.classifiers._offset_reports import moved_errors, warn_of_reach
 from skqfair.classifiers._offset_samples import (

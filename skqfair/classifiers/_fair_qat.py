@@ -7,7 +7,8 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.history import History
 
-from skqfair.classifiers._base import NetworkClassifier, all_or_nothing, observe
+from skqfair.classifiers._all_or_nothing import all_or_nothing
+from skqfair.classifiers._base import NetworkClassifier, observe
 from skqfair.classifiers._layer_bits import (
     BIT_CONSTRAINTS,
     build_scheme,
@@ -272,15 +273,15 @@ class FairQATClassifier(NetworkClassifier):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
-    def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
+    def fit(self, X, y=None, *, sensitive_features=None, sample_weight=None, **fit_params):
         """Train the network (unless it is frozen), then fine-tune it with fake quantization.
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
-            Samples.
-        y : array-like of shape (n,)
-            Labels of any type.
+        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix, memmap, Dataset or dict
+            Samples; for several inputs a dict of arrays by the names that ``forward`` takes.
+        y : array-like of shape (n,), optional
+            Labels of any type; None for a Dataset of torch whose items are (x, label).
         sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample; needed by every mitigation but ``balance="class"``.
             A name or a list of names stands for columns of a frame X, which stay in it.

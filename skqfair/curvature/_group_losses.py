@@ -15,6 +15,7 @@ from skqfair._groups import Groups, encode_groups
 from skqfair._validation import check_length
 from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.curvature._one_logit import as_cross_entropy
+from skqfair.curvature._samples import in_floats, samples, targets
 
 __all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
 
@@ -38,7 +39,7 @@ class Problem:
     ----------
     module : torch.nn.Module
         Float module; call inside :meth:`evaluating`.
-    X : array or tensor of shape (n, ...)
+    X : array, tensor or Rows of shape (n, ...)
         Samples; floats are cast to the dtype of the module.
     y : array or tensor of shape (n, ...)
         Targets.
@@ -82,10 +83,14 @@ class Problem:
         self.module = module
         self.names, self.parameters = [list(column) for column in zip(*trainable, strict=True)]
         like = next((p for p in self.parameters if p.is_floating_point()), self.parameters[0])
-        self.X, y = _tensor(X, like, "X"), _targets(y, like, criterion)
+        self.device = like.device
+        self.X, y = samples(X, like), targets(y, like, criterion)
         self.criterion, self.forward, self.y = as_cross_entropy(criterion, forward, y)
-        if not self.X.is_floating_point() and not any(isinstance(m, _IDS) for m in module.modules()):
-            self.X = self.X.to(like.dtype)
+        whole = not self.inputs([0]).is_floating_point() if len(self.X) else False
+        if whole and not any(isinstance(m, _IDS) for m in module.modules()):
+            self.X = (
+                self.X.to(like.dtype) if isinstance(self.X, torch.Tensor) else in_floats(self.X, like)
+            )
         check_length(self.y, len(self.X), "y")
         if not len(self.X):
             raise ValueError("X is empty; at least one sample is needed.")
@@ -107,7 +112,8 @@ class Problem:
     def subset(self, rows):
         """Return the problem of some of the samples, as one group."""
         some = copy.copy(self)
-        some.X, some.y = self.X[rows], self.y[rows]
+        some.X = self.X[rows] if isinstance(self.X, torch.Tensor) else self.X.only(rows)
+        some.y = self.y[rows]
         some.groups = Groups.of_all(len(rows))
         return some
 
@@ -142,7 +148,7 @@ class Problem:
         """Return how many samples a backward (or a double backward) takes at a time."""
         if self.batch_size is not None:
             return int(self.batch_size)
-        budget = _CACHED[double] if self.X.device.type == "cpu" else MEMORY_BUDGET
+        budget = _CACHED[double] if self.device.type == "cpu" else MEMORY_BUDGET
         n_rows = int(budget / (self.bytes_per_sample * (_TWICE if double else 1)))
         return max(1, n_rows if double else min(_MOST, n_rows))
 
@@ -162,11 +168,13 @@ class Problem:
 
     def outputs(self, rows):
         """Return the outputs of the module for some rows."""
-        return (
-            self.module(self.X[rows])
-            if self.forward is None
-            else self.forward(self.module, self.X[rows])
-        )
+        X = self.inputs(rows)
+        return self.module(X) if self.forward is None else self.forward(self.module, X)
+
+    def inputs(self, rows):
+        """Return some samples as a tensor."""
+        found = self.X[rows]
+        return found if isinstance(self.X, torch.Tensor) else torch.from_numpy(found).to(self.device)
 
     def losses(self, rows, outputs=None):
         """Return the losses of some rows, shape (len(rows),)."""
@@ -341,28 +349,6 @@ def check_count(value, name, least=1, most=math.inf, why=""):
     if not isinstance(value, Integral) or not least <= value <= most:
         limits = f">= {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number {limits}{why}, got {value!r}.")
-
-
-def _tensor(values, like, name):
-    """Return an array as a tensor beside ``like``, floats in its dtype."""
-    if not isinstance(values, torch.Tensor):
-        values = np.require(values, requirements=["C", "W"])
-        if values.dtype.kind not in "fiubc":
-            raise ValueError(f"{name} must hold numbers, got {values.dtype}; encode it first.")
-        values = torch.as_tensor(values)
-    dtype = like.dtype if values.is_floating_point() else values.dtype
-    return values.detach().to(like.device, dtype)
-
-
-def _targets(y, like, criterion):
-    """Return targets as a tensor; positions of classes as integers."""
-    y = _tensor(y, like, "y")
-    classes = criterion is None or isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
-    if y.is_floating_point() and classes and y.ndim == 1:
-        if not y.equal(y.round()):
-            raise ValueError("y must be positions of classes, 0, 1, ...; got fractions.")
-        return y.long()
-    return y if y.is_floating_point() else y.long()  # the losses of torch know no other integers
 
 
 def _sample_losses(criterion):

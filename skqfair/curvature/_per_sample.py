@@ -159,7 +159,7 @@ def _by_vmap(problem, rows):
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
         for some in problem.batches(rows):
             for part in some.split(at_once):
-                found = per_sample(weights, problem.X[part], problem.y[part])
+                found = per_sample(weights, problem.inputs(part), problem.y[part])
                 parts.append(sum(g.flatten(1).double().square().sum(1) for g in found.values()))
     return torch.cat(parts).cpu().numpy()
 

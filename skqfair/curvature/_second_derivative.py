@@ -82,7 +82,7 @@ def in_double(problem):
             criterion.double()
         groups = Groups(problem.groups.codes[rows], problem.groups.index)
         options = {"criterion": criterion, "forward": problem.forward}
-        double = Problem(module, problem.X[rows], problem.y[rows], groups, **options)
+        double = Problem(module, problem.inputs(rows), problem.y[rows], groups, **options)
         with evaluating(module), torch.no_grad():
             for some in double.batches(np.arange(len(rows))):
                 double.losses(some)

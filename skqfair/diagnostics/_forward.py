@@ -80,18 +80,20 @@ def forward_pass(versions, X, groups, *, layers):
         range of their quantizer.
     """
     size = versions[0].rows_at_once(X)
-    logits = {version.name: [] for version in versions}
+    logits = {}
     streams = {version.name: version.each_logits(X, size) for version in versions}
     with _Recorders(versions, layers, X[:size]) as recorders:
         for start in range(0, len(X), size):
             n = min(size, len(X) - start)
             for name, stream in streams.items():
                 recorders[name].begin(n, versions[0].classifier._block or n)
-                logits[name].append(next(stream))
+                part = next(stream)
+                if name not in logits:  # kept parts would leave holes in memory between the batches
+                    logits[name] = np.empty((len(X), *part.shape[1:]))
+                logits[name][start : start + n] = part
             for recorder in recorders.values():
-                recorder.end()
+                recorder.end(groups.codes[start : start + n], len(groups.index))
     recorders.warn_of_unclear()
-    logits = {name: np.concatenate(parts) for name, parts in logits.items()}
     sqnr, clipping = {}, {}
     for version in versions:
         if version.origin is not None:
@@ -210,35 +212,45 @@ class _Recorder:
 
         return hook
 
-    def end(self):
+    def end(self, codes, n_groups):
         """Take in the signal and noise of the batch, and what was clipped; calls of a layer add up."""
         for name, noise in self.norms.items() if self.origin else ():
             signal = self.origin.norms.get(name, ())
             if len(signal) == len(noise) and all(norm is not None for norm in (*signal, *noise)):
-                self.kept.setdefault(name, []).append((_together(signal), _together(noise)))
+                found = _together(signal), _together(noise)
+                self.kept.setdefault(name, _Sums(n_groups, power=2)).add(found, codes)
         for name, calls in self.beyond.items():
             if any(call is None for call in calls):
                 continue
-            self.clipped.setdefault(name, []).append(sum(calls))
+            self.clipped.setdefault(name, _Sums(n_groups)).add(sum(calls), codes)
 
     def results(self, name, groups):
         """Return the ratio of signal to noise in dB, and the share of clipped inputs, of each group."""
-        signal, noise = _sums(self.kept.get(name, ()), groups, power=2)
-        clipped, total = _sums(self.clipped.get(name, ()), groups)
+        nothing = _Sums(len(groups.index))
+        signal, noise = self.kept.get(name, nothing).of_all(len(groups.codes))
+        clipped, total = self.clipped.get(name, nothing).of_all(len(groups.codes))
         with np.errstate(divide="ignore", invalid="ignore"):
             return 10 * np.log10(signal / noise), clipped / total
 
 
-def _sums(batches, groups, power=1):
-    """Add up powers of two values of each sample by group; NaN if they are not of all samples."""
-    n_groups, sums = len(groups.index), []
-    for column in zip(*batches, strict=True) if batches else ((), ()):
-        values = torch.cat(column).double().cpu().numpy() ** power if column else np.empty(0)
-        if len(values) != len(groups.codes):
-            sums.append(np.full(n_groups, np.nan))
-        else:
-            sums.append(np.bincount(groups.codes, weights=values, minlength=n_groups))
-    return sums
+class _Sums:
+    """Sums of powers of two values of each sample, by group."""
+
+    def __init__(self, n_groups, power=1):
+        self.sums, self.power, self.n = np.zeros((2, n_groups)), power, 0
+
+    def add(self, values, codes):
+        """Add the two values of each sample of a batch; of another number of samples they are lost."""
+        for total, column in zip(self.sums, values, strict=True):
+            column = column.double().cpu().numpy() ** self.power
+            if len(column) != len(codes):
+                return
+            total += np.bincount(codes, weights=column, minlength=len(total))
+        self.n += len(codes)
+
+    def of_all(self, n_samples):
+        """Return both sums; NaN where they are not those of so many samples."""
+        return self.sums if self.n == n_samples else np.full_like(self.sums, np.nan)
 
 
 def _norm(rows):

@@ -6,9 +6,10 @@ import warnings
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import columns_of
+from skqfair._rows import Inputs, validate_rows
 from skqfair._seeding import draw_seed
 from skqfair._validation import check_aligned, check_sample_shape
 from skqfair.curvature import Problem
@@ -198,7 +199,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, ...), pandas or polars frame
+        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix or memmap
             Samples.
         y : array-like of shape (n,)
             Labels of any type, of the classes that the estimator knows.
@@ -237,7 +238,12 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         check_names(self.estimator, X)
         self._before, estimator = take_apart(self.estimator)
         given, X = X, X if self._before is None else self._before.transform(X)
-        X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True)
+        X, y = validate_rows(self, X, y)
+        if isinstance(X, Inputs):
+            raise TypeError(
+                f"X has the inputs {list(X.sample_shape)}, but the diagnostics are of networks with "
+                "one; compare the predictions of such networks in a CompressionAudit."
+            )
         groups = encode(sensitive_features, len(X))
         self._seed = draw_seed(self.random_state)
         versions, self.classes_ = find_versions(self, estimator, X, y, sensitive_features)
@@ -333,7 +339,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         given, X = X, X if self._before is None else self._before.transform(X)
-        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        X = validate_rows(self, X, reset=False)
         check_sample_shape(X, self._shape, "the diagnostics were fitted on")
         columns, reference = [], None
         for version in self._versions:
@@ -381,4 +387,5 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.input_tags.sparse = True
         return tags

@@ -11,8 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
+from skqfair._rows import cast_rows
 from skqfair._seeding import draw_seed
-from skqfair._validation import cast
 from skqfair.classifiers import NetworkClassifier, QuantizedClassifier
 from skqfair.curvature import differentiable_copy
 from skqfair.diagnostics._compressed import Predictor
@@ -69,7 +69,7 @@ class Version:
 
     def input(self, X):
         """Return samples in the dtype of the module."""
-        return cast(X, self.classifier._input_dtype)
+        return cast_rows(X, self.classifier._input_dtype)
 
     def with_module(self, module):
         """Return the classifier with another module that predicts."""

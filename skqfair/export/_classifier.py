@@ -7,10 +7,10 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from skqfair._losses import log_probabilities
-from skqfair._validation import cast, check_sample_shape
+from skqfair._rows import cast_rows, validate_rows
+from skqfair._validation import check_sample_shape
 from skqfair.export._loading import Loaded
 from skqfair.export._session import run
 from skqfair.export._stored_weights import stored_weights
@@ -259,10 +259,10 @@ class OnnxClassifier(ClassifierMixin, BaseEstimator):
         if self._model.foreign is not None:
             return self._model.foreign.logits(X, self._checked_batch_size())
         metadata = self.metadata_
-        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        X = validate_rows(self, X, reset=False)
         check_sample_shape(X, metadata.input_shape, "the model was exported for")
         whole = metadata.input_dtype.startswith("int")
-        X = cast(X, np.dtype(np.int64 if whole else np.float32))
+        X = cast_rows(X, np.dtype(np.int64 if whole else np.float32))
         together = metadata.batch_size is not None  # no row may be added to a batch
         size = metadata.batch_size if together else self._size_of_batches(metadata.input_shape)
         parts = []

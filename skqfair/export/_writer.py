@@ -164,6 +164,11 @@ def _check_estimator(estimator):
             f"{type(estimator).__name__}. Of a pipeline pass the last step, of a search best_estimator_."
         )
     check_is_fitted(estimator)
+    if isinstance(estimator.input_shape_, dict):
+        raise ValueError(
+            f"estimator takes the inputs {list(estimator.input_shape_)}, but files are written of "
+            "networks with one; put them into one array, which the module takes apart."
+        )
     network = Network.of_trained(estimator.estimator_)
     for name in ("predict", "predict_proba"):
         if network.overrides(name):

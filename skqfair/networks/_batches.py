@@ -1,5 +1,7 @@
 """Batches as one index operation on tensors, in the order in which torch's own loader draws them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from skorch.dataset import Dataset as SkorchDataset
@@ -13,6 +15,9 @@ from torch.utils.data import (
     default_collate,
 )
 
+from skqfair._rows import AT_ONCE, Rows, rows_of
+from skqfair.networks._several_inputs import as_tensors
+
 __all__ = [
     "BatchLoader",
     "TensorData",
@@ -20,26 +25,38 @@ __all__ = [
     "WeightedData",
     "WeightedSkorchData",
     "avoid_single_rows",
+    "inputs_of",
 ]
 
 
+def inputs_of(X):
+    """Return samples as a tensor that shares their memory, or as :class:`Rows` where none can.
+
+    Torch takes arrays that are contiguous and can be written to; others are copied if they are small.
+    """
+    if isinstance(X, (torch.Tensor, Rows)):
+        return X
+    if isinstance(X, Mapping):
+        return rows_of(X)
+    shared = X.flags.c_contiguous and X.flags.writeable
+    if shared or X.nbytes <= AT_ONCE:
+        return torch.as_tensor(np.require(X, None, ["C", "W"]))
+    return Rows(X)
+
+
 class TensorData(SkorchDataset):
-    """Rows of X and y held as tensors; callbacks of skorch find the arrays in ``X`` and ``y``.
+    """Rows of X and y by batch; callbacks of skorch find the arrays in ``X`` and ``y``.
 
     Parameters
     ----------
-    X : array or tensor of shape (n, ...)
-        Inputs.
+    X : array, tensor or Rows of shape (n, ...)
+        Inputs; those of an array are a tensor in the same memory.
     y : array or tensor of shape (n,), optional
         Targets; zeros if not given, as in skorch.
     """
 
     def __init__(self, X, y=None):
-        self.X, self.y = X, y
-        # torch takes arrays that are contiguous and can be written to
-        self.inputs = (
-            X if isinstance(X, torch.Tensor) else torch.as_tensor(np.require(X, None, ["C", "W"]))
-        )
+        self.X, self.y, self.inputs = X, y, inputs_of(X)
         n = len(self.inputs)
         self.targets = torch.zeros(n, dtype=torch.long) if y is None else torch.as_tensor(y)
         if n != len(self.targets):
@@ -53,9 +70,12 @@ class TensorData(SkorchDataset):
 
     def rows(self, index):
         """Return the batch of these rows; ``index`` is a slice or a 1-d tensor of positions."""
+        targets = self.targets[index]
+        if isinstance(self.inputs, Rows):
+            return as_tensors(self.inputs.read(index)), targets
         if isinstance(index, slice):
-            return self.inputs[index].clone(), self.targets[index]  # modules may work in place
-        return self.inputs.index_select(0, index), self.targets.index_select(0, index)
+            return self.inputs[index].clone(), targets  # modules may work in place
+        return self.inputs.index_select(0, index), targets
 
 
 class WeightedData(Dataset):

@@ -24,7 +24,7 @@ from skqfair.exceptions import DivergedTrainingError
 from skqfair.mitigation import CellSampler
 from skqfair.networks._distillation import Distillation
 from skqfair.networks._schedules import LEARNING_RATE_RATIO, adapted_schedule
-from skqfair.networks._training import TensorTraining, tensor_training
+from skqfair.networks._training import TensorTraining, for_training, tensor_training
 from skqfair.quantization import FakeQuantization
 
 __all__ = ["LEARNING_RATE_RATIO", "Tuning", "fine_tune"]
@@ -258,6 +258,7 @@ def fine_tune(net, tuning, X, y, *, sample_weight, fit_params):
     n_steps = net.history[-1].get("train_batch_count", 1) if n_trained else 1
     net, epochs_callback = _copy(net, tuning.fake.module), _Epochs(tuning)
     net.max_epochs = tuning.n_epochs
+    X = for_training(net, X)
     tuning.fake.module.train()  # a step of the user's own may not switch it
     with (
         seeded(tuning.seed),

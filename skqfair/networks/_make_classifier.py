@@ -124,7 +124,8 @@ class TensorNetClassifier(TensorTraining, NeuralNetClassifier):
             "n_classes": int(np.max(y) if not isinstance(y, torch.Tensor) else y.max()) + 1,
         }
         wanted = inspect.signature(self.module).parameters
-        self.sizes_ = {name: size for name, size in sizes.items() if name in wanted}
+        known = sizes if len(X.shape) > 1 else {"n_classes"}  # of several inputs none has the sizes
+        self.sizes_ = {name: sizes[name] for name in known if name in wanted}
 
 
 def make_classifier(

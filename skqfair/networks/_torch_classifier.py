@@ -1,13 +1,14 @@
 """Any trained torch module as a fitted scikit-learn classifier."""
 
+from copy import copy
 from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_array, validate_data
 from torch import nn
 
+from skqfair._rows import cast_rows, validate_rows
 from skqfair._validation import cast
 from skqfair.networks._checks import check_numbers
 from skqfair.networks._module_outputs import (
@@ -18,6 +19,7 @@ from skqfair.networks._module_outputs import (
     net_around,
     read_weights,
 )
+from skqfair.networks._several_inputs import named_for
 from skqfair.networks._wrapped import Network
 from skqfair.storage import SavedState
 
@@ -125,7 +127,7 @@ class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        X = validate_data(self, X, dtype="numeric", allow_nd=True)
+        X = validate_rows(self, X)
         classes = self._known(X)["classes"]
         unknown = [] if y is None else np.setdiff1d(y, classes)
         if len(unknown):
@@ -228,14 +230,13 @@ class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
         return self._known()["net"]
 
     def _logits(self, X):
-        if hasattr(self, "n_features_in_"):
-            X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
-        else:
-            X = check_array(X, dtype="numeric", allow_nd=True)
+        fitted = hasattr(self, "n_features_in_")
+        X = validate_rows(self if fitted else copy(self), X, reset=not fitted)
+        X = named_for(X, self.module)
         known = self._known(X)
         network = Network.of_trained(known["net"])
         try:
-            return network.logits(cast(X, known["dtype"]), block=known["block"])
+            return network.logits(cast_rows(X, known["dtype"]), block=known["block"])
         except RuntimeError as error:
             raise self._failed(X, error) from error
 
@@ -253,7 +254,7 @@ class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
                 "fit or predict first, or pass classes=... or n_classes=..."
             )
         self._check_params()
-        classes = check_classes(self.classes, self.n_classes)
+        X, classes = named_for(X, self.module), check_classes(self.classes, self.n_classes)
         network = Network.of_trained(net_around(self, "logits", np.arange(2)))
         try:
             dtype = network.input_dtype(X)
@@ -262,7 +263,7 @@ class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
             raise self._failed(X, error) from error
         output, classes = find_output(outputs, self.output, classes, self.module)
         net = net_around(self, output, classes)
-        block = Network.of_trained(net).find_block(cast(X, dtype), net.module_)
+        block = Network.of_trained(net).find_block(cast_rows(X, dtype), net.module_)
         known = {"output": output, "classes": classes, "net": net, "dtype": dtype, "block": block}
         self._found = {**known, "of": params}
         return self._found

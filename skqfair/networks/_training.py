@@ -12,6 +12,7 @@ from skorch.utils import TeeGenerator
 from torch.nn.modules.batchnorm import BatchNorm1d, _BatchNorm
 from torch.utils.data import DataLoader, Subset, default_collate
 
+from skqfair._rows import Rows, whole
 from skqfair.networks._batches import (
     BatchLoader,
     TensorData,
@@ -23,7 +24,7 @@ from skqfair.networks._batches import (
 from skqfair.networks._interrupts import raised_interrupts
 from skqfair.networks._own_folders import give_back_folders, own_folders
 
-__all__ = ["TensorTraining", "prediction_view", "tensor_training"]
+__all__ = ["TensorTraining", "for_training", "prediction_view", "tensor_training"]
 
 
 # What a step of skorch's calls besides; a net that overrides one of these steps as skorch does.
@@ -279,6 +280,20 @@ def tensor_training(net, sample_weight=None, base=TensorTraining, **state):
             net.__dict__.pop(name, None)
         net.__dict__.update(before)
         net.__class__ = own
+
+
+# What gets the samples whole, where a net has its own.
+_TAKING_ALL = ("fit", "partial_fit", "fit_loop", "check_data", "get_dataset", "get_split_datasets")
+
+
+def for_training(net, X):
+    """Return samples as the net trains on them: an array where parts of the user's take them whole."""
+    own = type(net).__dict__.get("_extended_class", type(net))
+    known = net.__dict__["dataset"] in (Dataset, TensorData)
+    as_skorch = all(
+        getattr(own, name).__module__.startswith(("skorch.", "skqfair.")) for name in _TAKING_ALL
+    )
+    return whole(X) if isinstance(X, Rows) and not (known and as_skorch) else X
 
 
 def prediction_view(net, module):

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from torch import nn
 
 from skqfair._copies import copies_of, copy_attributes
 from skqfair._losses import log_probabilities
+from skqfair._rows import AT_ONCE, Rows, only, whole
 from skqfair._seeding import preserved, seeded
 from skqfair.exceptions import ModuleOutputError
-from skqfair.networks._batches import BatchLoader, TensorData
+from skqfair.networks._batches import BatchLoader, TensorData, inputs_of
 from skqfair.networks._checks import (
     check_criterion,
     check_numbers,
@@ -26,7 +28,8 @@ from skqfair.networks._checks import (
     type_name,
 )
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
-from skqfair.networks._training import prediction_view, tensor_training
+from skqfair.networks._several_inputs import as_tensors, call, moved, named_for
+from skqfair.networks._training import for_training, prediction_view, tensor_training
 from skqfair.networks._validation_labels import with_positions
 
 __all__ = ["SKORCH_CLASSIFIERS", "Network"]
@@ -37,6 +40,7 @@ SKORCH_CLASSIFIERS = (NeuralNetClassifier, NeuralNetBinaryClassifier)
 _OVERRIDABLE = ("forward_iter", "evaluation_step", "infer", "get_dataset", "get_iterator")
 _PRODUCTS = 3_000_000  # multiplications of one block: its time is then a few times that of one row
 _BLOCK_LOGS = 3, 7
+_TOGETHER = 64  # batches whose outputs are put together at a time
 
 
 class Network:
@@ -91,6 +95,10 @@ class Network:
         network.net, network.frozen = net, True
         return network
 
+    def named(self, X):
+        """Return several inputs by the names that forward takes; others as they are."""
+        return named_for(X, self.net.__dict__.get("module_", self.net.module))
+
     def view(self, module):
         """Return the net with ``module`` in the place of its own, to predict with."""
         return prediction_view(self.net, module)
@@ -119,7 +127,8 @@ class Network:
     def logits(self, X, module=None, *, block=None):
         """Return logits of arrays ``X`` in float64, shape (n, C)."""
         if self.has_own_probabilities:
-            return log_probabilities(self.view(module or self.module).predict_proba(X))
+            predict = self.view(module or self.module).predict_proba
+            return log_probabilities(self.by_parts(predict, X))
         outputs = self.outputs(X, module, block=block).double().numpy()
         return outputs if self.returns_logits else log_probabilities(outputs)
 
@@ -170,7 +179,7 @@ class Network:
     def train(self, X, y, sample_weight, seed, fit_params, stored):
         """Train the net, and return its state; one to be stored has no moments of the optimizer."""
         with seeded(seed), tensor_training(self.net, sample_weight):
-            self.net.fit(X, y, **fit_params)
+            self.net.fit(for_training(self.net, X), y, **fit_params)
         self.module.eval()
         for name in self.net._optimizers if stored else ():
             getattr(self.net, name + "_").state.clear()
@@ -237,7 +246,7 @@ class Network:
             ) from error
         check_outputs(outputs, n_classes, self)
         if self.has_own_probabilities:
-            check_probabilities(self.view(self.module).predict_proba(X[:8]), n_classes, self.net)
+            check_probabilities(self.view(self.module).predict_proba(whole(X[:8])), n_classes, self.net)
 
     @property
     def has_own_probabilities(self):
@@ -251,11 +260,19 @@ class Network:
         One logit comes with 0 as that of the other class. The batches have the net's own size; with
         ``block`` this one, the last filled up with copies.
         """
-        parts = list(self.each_batch(X, module, block=block))
-        for part in parts:
-            if not isinstance(part, torch.Tensor):
-                return part  # for check_outputs to refuse
-        return torch.cat(parts)
+        found, start, batches = None, 0, self.each_batch(X, module, block=block)
+        while parts := list(itertools.islice(batches, _TOGETHER)):
+            for part in parts:
+                if not isinstance(part, torch.Tensor) or not part.ndim:
+                    return part  # for check_outputs to refuse
+            part = torch.cat(parts)
+            if found is None:  # kept parts would scatter over the memory that batches are read into
+                found = part.new_empty((len(X), *part.shape[1:]))
+            end = start + len(part)
+            if end > len(found) or part.shape[1:] != found.shape[1:]:
+                return part
+            found[start:end], start = part, end
+        return found[:start]
 
     def each_batch(self, X, module=None, *, block=None):
         """Yield what :meth:`outputs` returns, batch by batch."""
@@ -265,11 +282,17 @@ class Network:
         rest = len(X) % size if block else 0
         full = len(X) - rest
         if full:
-            yield from run(X[:full], module, size)
+            yield from run(only(X, slice(full)), module, size)
         if rest:
-            filled = np.concatenate([X[full:], np.repeat(X[-1:], size - rest, 0)])
+            filled = X[np.minimum(np.arange(full, full + size), len(X) - 1)]
             for outputs in run(filled, module, size):
                 yield outputs[:rest]
+
+    def by_parts(self, predict, X):
+        """Return what a method of the user's predicts, a few batches at a time where X is not there."""
+        if not isinstance(X, Rows):
+            return np.asarray(predict(X))
+        return np.concatenate([np.asarray(predict(part)) for part in _parts(X, self.batch_size(len(X)))])
 
     def find_block(self, X, module):
         """Return how many rows of a 2-d X go together, None for batches of the net's own size.
@@ -285,7 +308,7 @@ class Network:
         block = 2 ** int(np.clip(np.log2(_PRODUCTS / products), *_BLOCK_LOGS))
         block = min(block, self.batch_size(len(X)))
         among_others = self.outputs(X[np.arange(block) % len(X)], module, block=block)
-        among_copies = self.outputs(np.repeat(X[:1], block, 0), module, block=block)
+        among_copies = self.outputs(X[np.zeros(block, int)], module, block=block)
         tolerance = 1e-5 * float(among_copies[0].abs().max())
         first = among_others[:1].expand_as(among_copies)
         same = torch.allclose(first, among_copies, rtol=0, atol=tolerance, equal_nan=True)
@@ -315,15 +338,17 @@ class Network:
         )
 
     def _run_directly(self, X, module, size):
-        tensor = torch.as_tensor(np.require(X, requirements=["C", "W"]))
+        inputs = inputs_of(X)
+        is_read = isinstance(inputs, Rows)
         device = self.net.device or "cpu"
         modes = [m for m in module.modules() if m.training]
         if modes:  # never of a fitted estimator, whose threads would get into each other's way
             module.eval()
         try:
-            for batch in tensor.split(size):
-                with torch.no_grad():  # a copy of each batch, for modules that work in place
-                    output = self._columns(module(batch.to(device, copy=True)))
+            for batch in _batches(inputs, size) if is_read else inputs.split(size):
+                batch = moved(batch, device, copy=not is_read)  # for modules that work in place
+                with torch.no_grad():
+                    output = self._columns(call(module, batch))
                 yield output
         finally:
             for m in modes:
@@ -334,12 +359,26 @@ class Network:
             view = self.view(module)
             if size != self.batch_size(len(X)):
                 view.iterator_valid__batch_size = size
-            return [self._columns(outputs) for outputs in view.forward_iter(X)]
+            parts = _parts(X, size) if isinstance(X, Rows) else [X]
+            return [self._columns(outputs) for part in parts for outputs in view.forward_iter(part)]
 
     def _columns(self, outputs):
         if self.has_one_logit:
             outputs = check_one_logit(outputs, self.module)
         return outputs.cpu() if isinstance(outputs, torch.Tensor) else outputs
+
+
+def _batches(rows, size):
+    """Yield samples that are read by batch, as tensors."""
+    for start in range(0, len(rows), size):
+        yield as_tensors(rows.read(slice(start, start + size)))
+
+
+def _parts(X, size):
+    """Yield the samples as arrays of whole batches."""
+    size *= max(1, int(AT_ONCE // (size * max(1, X.nbytes // len(X)))))
+    for start in range(0, len(X), size):
+        yield X.read(slice(start, start + size))
 
 
 def _tiny(outputs):

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from skqfair._rows import Inputs, Rows, arrays_of
+
 __all__ = ["fingerprint"]
 
 # Code of these is named with its version; all other code is hashed with what it refers to.
@@ -97,6 +99,16 @@ class _Walk:
         elif isinstance(obj, np.ndarray) and obj.dtype != object:
             self.write("array", obj.dtype.str, obj.shape)
             self.hash.update(np.ascontiguousarray(obj).data if obj.size else b"")
+        elif isinstance(obj, Inputs):
+            self.write("inputs", obj.dtype.str, len(obj), sorted(obj.sample_shape.items()))
+            for chunk in obj.chunks():
+                for values in arrays_of(chunk):
+                    self.write(values.dtype.str)
+                    self.hash.update(values.data)
+        elif isinstance(obj, Rows):  # as the array of the same values
+            self.write("array", obj.dtype.str, obj.shape)
+            for chunk in obj.chunks():
+                self.hash.update(chunk.data)
         elif isinstance(obj, type):
             self.type(obj)
         elif isinstance(obj, types.FunctionType):
