@@ -143,6 +143,10 @@ class CompressionAudit(Documents):
     @classmethod
     def _compare(cls, how, y_true, predictions, sizes, **options):
         data = {name: options[name] for name in ("sensitive_features", "sample_weight", "classes")}
+        if any(name is None or name != name for name in predictions):
+            raise ValueError(
+                f"models need names, e.g. 'float' instead of None; got {list(predictions)}."
+            )
         tables = compare_models(y_true, predictions, **options)
         if unknown := [name for name in sizes if name not in predictions]:
             raise ValueError(f"sizes names {unknown}, which are none of {list(predictions)}.")
