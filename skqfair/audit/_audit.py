@@ -145,6 +145,10 @@ class CompressionAudit(Documents):
     @classmethod
     def _compare(cls, how, y_true, predictions, sizes, **options):
         data = {name: options[name] for name in ("sensitive_features", "sample_weight", "classes")}
+        if any(name is None or name != name for name in predictions):
+            raise ValueError(
+                f"models need names, e.g. 'float' instead of None; got {list(predictions)}."
+            )
         tables = compare_models(y_true, predictions, **options)
         labels = np.unique(np.asarray(y_true)).tolist()
         if options["pos_label"] is None and len(labels) == 2:

@@ -120,8 +120,8 @@ def compare_models(
     if not isinstance(predictions, dict) or not predictions:
         found = "empty" if isinstance(predictions, dict) else f"a {type(predictions).__name__}"
         raise ValueError(f"predictions is {found}; pass a dict of model names to predictions.")
-    if unnamed := [name for name in predictions if isinstance(name, tuple) or pd.isna(name)]:
-        named = unnamed[0]
+    if any(isinstance(name, tuple) for name in predictions):
+        named = next(name for name in predictions if isinstance(name, tuple))
         raise ValueError(f"predictions must have plain names as keys, e.g. strings; got {named!r}.")
     reference = next(iter(predictions)) if reference is None else reference
     if reference not in predictions:

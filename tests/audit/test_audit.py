@@ -146,7 +146,7 @@ def test_a_reference_alone_has_nothing_to_require():
         ({"classes": ["no", "maybe"]}, r"lacks .*\['yes'\]"),
         ({"classes": ["no", "yes", "no"]}, "names a label twice"),
         ({"predictions": {"float": Y, "int8": None}}, "'int8' must have one entry .* got None"),
-        ({"predictions": {"float": Y, None: Y}}, "plain names as keys, e.g. strings; got None"),
+        ({"predictions": {"float": Y, None: Y}}, r"models need names, .* got \['float', None\]"),
         ({"predictions": {"float": Y, "int8": Y.where(Y.index > 1)}}, "'int8' has 2 missing labels"),
         ({"sensitive_features": GROUPS.where(GROUPS != "c")}, "values of 'sex' are missing"),
         ({"sample_weight": np.zeros(N)}, "0 for every sample"),
