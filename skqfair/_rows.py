@@ -224,7 +224,7 @@ def rows_of(X):
     if is_dataset(X):
         source = Items(X)
         return Rows(source) if source.is_single else Inputs(source)
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not sparse.issparse(X):  # some sparse matrices are dicts
         if not X:
             raise ValueError("X is an empty dict; pass an array for each input of the network.")
         arrays = {

@@ -227,7 +227,7 @@ def test_small_arrays_are_cast_at_once():
     assert isinstance(validate_rows(QuantizedClassifier(), large), np.ndarray)
 
 
-@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "dok"])
 def test_sparse_samples(form):
     """As the dense ones, bit for bit, in all that take them."""
     X = sparse.random_array((120, 9), density=0.3, format=form, rng=0)

@@ -283,8 +283,7 @@ class FairQATClassifier(NetworkClassifier):
         y : array-like of shape (n,), optional
             Labels of any type; None for a Dataset of torch whose items are (x, label).
         sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
-            Group of each sample; needed by every mitigation but ``balance="class"``.
-            A name or a list of names stands for columns of a frame X, which stay in it.
+            Groups of samples, or names of columns of a frame X; needed by all but ``balance="class"``.
         sample_weight : array-like of shape (n,), optional
             Weights of the losses, in training and fine-tuning; only their ratios count.
         **fit_params
