@@ -18,6 +18,8 @@ Your own data and network: write a class as in ``examples/paper/own_adult.py``, 
 The result for faces is on the page "The paper, claim by claim" of the user guide.
 """
 
+# sphinx_gallery_thumbnail_path = "paper/cascade.png"
+
 import argparse
 import importlib
 import os

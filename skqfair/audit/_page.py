@@ -45,7 +45,8 @@ color:var(--ink);background:var(--paper)}
 .skqfair-audit dd{margin:0 0 .5rem;overflow-wrap:anywhere}
 @media print{.skqfair-audit{max-width:none;padding:0;font-size:10pt}
 .skqfair-audit .wide{overflow:visible;border:0}.skqfair-audit .scroll svg{min-width:0}
-.skqfair-audit table{font-size:6.5pt}.skqfair-audit td{white-space:normal}
+.skqfair-audit table{font-size:6.5pt;width:100%}.skqfair-audit .keys span{white-space:normal}
+.skqfair-audit td,.skqfair-audit th,.skqfair-audit th button{white-space:normal;overflow-wrap:anywhere}
 .skqfair-audit td,.skqfair-audit th button{padding:.1rem .2rem}
 .skqfair-audit tr,.skqfair-audit figure{break-inside:avoid}
 .skqfair-audit h2{break-after:avoid}.skqfair-audit thead{display:table-header-group}}
