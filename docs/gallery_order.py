@@ -3,8 +3,10 @@
 _ORDER = (
     "rounding",
     "bit_width_grid",
+    "choose_metric",
     "audit_csv",
     "foreign_models",
+    "mixed_precision",
     "fair_qat",
     "offsets",
     "cascade",
