@@ -14,7 +14,7 @@ def test_the_tables_of_the_guide_are_those_of_the_figures():
     import draw
 
     page = (ROOT / "docs" / "user_guide" / "mitigation.md").read_text()
-    section = page.split("## Which mitigation, at which price?")[1].split("\n## ")[0]
+    section = page.split("## Which mitigation, at which price?")[1].split("\n##")[0]
     rows = [line for line in section.split("\n") if line.startswith("|")]
     assert rows == list(draw.tables(draw.load()))
     assert len(rows) > 40
