@@ -1,7 +1,5 @@
 """The audit: tables, verdicts, and the documents made of them."""
 
-import numpy as np
-
 from skqfair._groups import columns_of
 from skqfair._validation import check_rows
 from skqfair.audit._documents import Documents
@@ -149,12 +147,10 @@ class CompressionAudit(Documents):
             raise ValueError(
                 f"models need names, e.g. 'float' instead of None; got {list(predictions)}."
             )
-        tables = compare_models(y_true, predictions, **options)
-        labels = np.unique(np.asarray(y_true)).tolist()
-        if options["pos_label"] is None and len(labels) == 2:
-            options["pos_label"] = labels[1]  # what rates count: the origin says it
         if unknown := [name for name in sizes if name not in predictions]:
             raise ValueError(f"sizes names {unknown}, which are none of {list(predictions)}.")
+        tables = compare_models(y_true, predictions, **options)
+        options["pos_label"] = tables.models.attrs["pos_label"]  # what rates count: the origin says it
         if sizes:
             tables.models["size"] = [sizes.get(name) for name in tables.models.index]
         said = {name: value for name, value in options.items() if name not in data}

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from skqfair.audit._searched import last_part
+
 __all__ = ["candidates", "predict_all"]
 
 
@@ -74,7 +76,7 @@ def candidates(search, X, y, fit_params, reference):
 
 def _name(params):
     """Return a candidate's parameters, less the names of steps where these say nothing more."""
-    short = [key.rpartition("__")[2] for key in params]
+    short = [last_part(key) for key in params]
     keys = short if len(set(short)) == len(short) else list(params)
     return ", ".join(f"{key}={value}" for key, value in zip(keys, params.values(), strict=True))
 
@@ -83,7 +85,7 @@ def _float_candidate(params, names):
     plain = [
         name
         for candidate, name in zip(params, names, strict=True)
-        if any(k.rpartition("__")[2] == "weight_bits" and v is None for k, v in candidate.items())
+        if any(last_part(k) == "weight_bits" and v is None for k, v in candidate.items())
     ]
     if len(plain) != 1:
         raise ValueError(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-__all__ = ["FIGURES", "plain_params", "searched_table"]
+__all__ = ["FIGURES", "last_part", "plain_params", "searched_table"]
 
 FIGURES = {"accuracy": "accuracy", "fvo": "FVO"}
 """What is drawn of a candidate, and what an axis calls it."""
@@ -30,7 +30,9 @@ def searched_table(audit):
         no candidate was. None unless two bit widths were searched.
     """
     params = audit.context.get("searched", {})
-    key = next((key for each in params.values() for key in each if _last(key) == "weight_bits"), None)
+    key = next(
+        (key for each in params.values() for key in each if last_part(key) == "weight_bits"), None
+    )
     widths = list(dict.fromkeys(each[key] for each in params.values())) if key else []
     if len(widths) < 2:
         return None
@@ -53,7 +55,7 @@ def searched_table(audit):
 
 
 def _line(params, varied):
-    return ", ".join(f"{_last(key)}={params[key]}" for key in varied) or "all candidates"
+    return ", ".join(f"{last_part(key)}={params[key]}" for key in varied) or "all candidates"
 
 
 def _label(width):
@@ -62,7 +64,8 @@ def _label(width):
     return f"{width:g}" if isinstance(width, (int, float)) else str(width)
 
 
-def _last(key):
+def last_part(key):
+    """Return the name of a parameter, less those of the steps it belongs to."""
     return key.rpartition("__")[2]
 
 

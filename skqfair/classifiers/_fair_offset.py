@@ -264,9 +264,11 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         self.frontier_ = accuracy_frontier(
             STRENGTHS, correct, total, groups=groups.index, effective=total**2 / squares
         )
-        drop, error = drop_by_strength(logits, target, direction, sample_weight=weight)
+        accuracy = self.frontier_["accuracy"].to_numpy()
+        drop = accuracy[0] - accuracy
         if self.confidence is not None:
-            drop = drop + NormalDist().inv_cdf(self.confidence) * error
+            drop, error = drop_by_strength(logits, target, direction, sample_weight=weight)
+            drop += NormalDist().inv_cdf(self.confidence) * error
         gain = self.frontier_["worst_accuracy"] if self.metric != "fvo" else -self.frontier_["fvo"]
         within = drop <= self.max_accuracy_drop + 1e-12
         chosen = int(np.where(within, gain, -np.inf).argmax())

@@ -147,7 +147,8 @@ def compare_models(
             changes[name] = change
             detectable[name] = detectable_table(samples, base, outcome, confidence)
     models = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype=object))
-    models.attrs.update(reference=reference, confidence=confidence)
+    positive = getattr(samples.positive, "item", lambda: samples.positive)()
+    models.attrs.update(reference=reference, confidence=confidence, pos_label=positive)
     stacked = [_stack(tables) for tables in (groups, changes, detectable)]
     index = y_true.index if isinstance(y_true, pd.Series) else pd.RangeIndex(len(y_true))
     return ModelComparison(models, *stacked, exemplars_table(samples, outcomes, reference, index))

@@ -93,13 +93,18 @@ def guard(n, level, own, other, means=None):
 
     ``own`` and ``other`` are mean squares; the ``means`` are taken off where they are given.
     """
-    added = ndtri(0.5 + level / 2) ** 2 / 2
-    extra = added / (n + 2 * added)
+    added, extra = _others(n, level)
     variance = (1 - extra) * own + extra * other
     if means is not None:
         variance = np.maximum(variance - ((1 - extra) * means[0] + extra * means[1]) ** 2, 0)
     freedom = np.where(n > 1, n - 1, np.nan)
     return extra, stdtrit(freedom, 0.5 + level / 2) * np.sqrt(variance / (n + 2 * added))
+
+
+def _others(n, level):
+    """Return how many samples with other labels are added, and their share of all."""
+    added = ndtri(0.5 + level / 2) ** 2 / 2
+    return added, added / (n + 2 * added)
 
 
 def guarded(estimate, other, n):
@@ -111,8 +116,7 @@ def guarded(estimate, other, n):
 
     def interval(level):
         low, high = estimate.interval(level)
-        added = ndtri(0.5 + level / 2) ** 2 / 2
-        extra = added / (n + 2 * added)
+        added, extra = _others(n, level)
         centre = (1 - extra) * estimate.value + extra * other
         between = np.abs(other - estimate.value) * np.sqrt(extra * (1 - extra) / (n + 2 * added))
         half = np.hypot((high - low) / 2, stdtrit(np.maximum(n - 1, 1), 0.5 + level / 2) * between)

@@ -421,3 +421,17 @@ def test_sentences_name_the_hardest_hit_of_many_groups():
     hardest = audit.changes.loc["int2", "change"].nsmallest(5).index
     assert all(f" {group} -" in said for group in hardest)
     assert said.endswith("; and 3 more of 8 groups, in the table.")
+
+
+def test_labels_of_several_types_and_the_label_that_rates_count():
+    groups = ["a"] * 20 + ["b"] * 20
+    mixed = np.array([1, "x"] * 20, dtype=object)
+    changed = np.where(np.arange(40) == 3, 1, mixed)
+    predictions = {"float": mixed, "int8": changed}
+    audit = CompressionAudit.from_predictions(mixed, predictions, sensitive_features=groups)
+    assert audit.models.loc["int8", "flip_rate"] == 1 / 40
+    y = np.array(["no", "yes"] * 20)
+    audit = CompressionAudit.from_predictions(
+        y, {"float": y, "int8": y[::-1]}, sensitive_features=groups
+    )
+    assert "pos_label='yes'" in audit.context["call"]
