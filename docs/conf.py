@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -36,6 +37,12 @@ intersphinx_mapping = {
     "skorch": ("https://skorch.readthedocs.io/en/stable", None),
     "torch": ("https://docs.pytorch.org/docs/stable", None),
 }
+addresses = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["tool"][
+    "skqfair"
+]
+if html_baseurl := addresses["documentation"]:
+    extensions.append("sphinx_sitemap")
+    sitemap_url_scheme = "{link}"
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
@@ -46,6 +53,8 @@ html_logo = html_favicon = "_static/logo.svg"
 notfound_urls_prefix = "/"
 html_math_renderer = "mathml"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+if addresses["repository"]:
+    html_theme_options["github_url"] = addresses["repository"]
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 autosummary_generate = True

@@ -9,8 +9,10 @@ _ORDER = (
     "mixed_precision",
     "fair_qat",
     "offsets",
+    "text",
     "cascade",
     "deploy",
+    "model_card",
     "distributed_search",
 )
 

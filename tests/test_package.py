@@ -74,6 +74,13 @@ def test_docstrings(name):
     assert not errors
 
 
+@pytest.mark.parametrize("name", sorted(set(public_objects())))
+def test_what_came_after_the_first_version_says_since_when(name):
+    if name not in (TESTS / "names_of_0_1.txt").read_text().split():
+        module, _, attribute = name.rpartition(".")
+        assert ".. versionadded::" in inspect.getdoc(getattr(importlib.import_module(module), attribute))
+
+
 FIRST = [f"skqfair.{name}" for name in skqfair.__all__ if name != "__version__"]
 
 

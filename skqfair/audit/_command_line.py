@@ -74,7 +74,13 @@ def _parser():
     add("table", metavar="FILE", help="a CSV or Parquet file, a row for each sample")
     add("--y-true", required=True, metavar="COLUMN", help="true labels")
     add("--reference", required=True, metavar="COLUMN", help="predictions of the reference")
-    add("--compressed", required=True, nargs="+", metavar="COLUMN", help="of the compressed models")
+    add(
+        "--compressed",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="of the compressed models; without any the reference alone is described",
+    )
     add("--groups", required=True, nargs="+", metavar="COLUMN", help="several mean intersections")
     add("--metrics", nargs="+", metavar="NAME", help="beside accuracy; default: those that fit")
     add("--sample-weight", metavar="COLUMN", help="weights of the samples")

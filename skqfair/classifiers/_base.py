@@ -349,8 +349,9 @@ def _encode_labels(y, network):
         unknown = np.setdiff1d(y, classes)
         if len(unknown):
             raise ValueError(
-                f"y has labels that the frozen net was not trained on: {unknown[:5].tolist()}; its "
-                f"classes_ are {classes.tolist()}. Pass y in that coding."
+                f"y has labels that the given network has no output for: {unknown[:5].tolist()}; its "
+                f"classes are {classes.tolist()}. Pass y in that coding, or to TorchClassifier "
+                "classes=[...], in the order of its outputs."
             )
         return classes, positions(y, classes)
     encoder = LabelEncoder().fit(y)

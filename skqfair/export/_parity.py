@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import columns_of, encode_groups
 from skqfair._validation import as_labels, check_aligned, check_length
@@ -63,6 +64,8 @@ def parity_report(
     ------
     ParityError
         Where a limit is passed and ``on_failure="raise"``; the message says which.
+    NotFittedError
+        If the estimator is not fitted.
     ValueError
         If the two have other classes, or for arrays of different lengths.
 
@@ -100,6 +103,7 @@ def parity_report(
             f"exported must be a fitted classifier, got {type(exported).__name__}; pass "
             "OnnxClassifier(path).fit()."
         )
+    check_is_fitted(estimator)
     check_aligned(X, y, "y", "X")
     sensitive_features = columns_of(X, sensitive_features)
     check_aligned(y, sensitive_features, "sensitive_features", "y")

@@ -28,7 +28,7 @@ from skqfair.export._opsets import TRACED, check_opset, ir_version, lowered
 from skqfair.export._session import measure, open_session, run
 from skqfair.export._traced_graph import trace
 from skqfair.export._weights import StoredWeight, fold_batchnorm, fold_transposes, store
-from skqfair.networks import Network
+from skqfair.networks import Network, TorchClassifier
 from skqfair.quantization import input_quantizers
 
 __all__ = ["to_onnx"]
@@ -158,6 +158,11 @@ def _with_offsets(estimator):
 
 
 def _check_estimator(estimator):
+    if isinstance(estimator, TorchClassifier):
+        raise TypeError(
+            "estimator is a TorchClassifier, whose weights are not quantized; pass "
+            "QuantizedClassifier(estimator, weight_bits=None).fit(X, y), or fewer bits."
+        )
     if not isinstance(estimator, NetworkClassifier):
         raise TypeError(
             "estimator must be a fitted QuantizedClassifier, FairQATClassifier or PrunedClassifier; got "

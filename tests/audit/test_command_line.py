@@ -69,6 +69,22 @@ def test_it_says_what_the_audit_says(table, tmp_path, capsys, suffix):
     assert "Whom did compression harm?" in page.read_text()
 
 
+def test_one_model_alone(table, tmp_path, capsys):
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    words = arguments(
+        tmp_path / "predictions.csv", "--json", str(tmp_path / "audit.json"), compressed=()
+    )
+    words.remove("--compressed")
+    assert main(words) == 0
+    alone = CompressionAudit.from_predictions(
+        table["label"], {"float": table["float"]}, sensitive_features=table[["race"]]
+    )
+    assert capsys.readouterr().out.splitlines() == alone.verdicts
+    assert json.loads((tmp_path / "audit.json").read_text())["tables"]["changes"]["index"] == []
+    assert main([*words, "--require", "max_fvo=0.5"]) == 2
+    assert "no compressed model beside the reference" in capsys.readouterr().err
+
+
 def test_limits_decide_the_exit_status(table, tmp_path, capsys):
     path = tmp_path / "predictions.csv"
     table.to_csv(path, index=False)

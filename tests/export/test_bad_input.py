@@ -20,6 +20,7 @@ from torch import nn
 from skqfair import QuantizedClassifier
 from skqfair.exceptions import ExportError
 from skqfair.export import OnnxClassifier, to_onnx
+from skqfair.networks import TorchClassifier
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -88,6 +89,9 @@ def test_estimators_that_are_none(simple, tmp_path):
     for other in (pipeline, search, mlp(), None):
         with pytest.raises(TypeError, match=f"got {type(other).__name__}. Of a pipeline pass the last"):
             to_onnx(other, path)
+    given = TorchClassifier(simple.estimator_.module_, classes=simple.classes_)
+    with pytest.raises(TypeError, match=r"pass QuantizedClassifier\(estimator, weight_bits=None\)\.fit"):
+        to_onnx(given, path)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from exports import fitted, mlp, rows
 from fairlearn.metrics import MetricFrame
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 
 from skqfair.exceptions import ParityError, ParityWarning
@@ -161,6 +163,11 @@ def test_models_of_other_classes(simple, simple_path):
 
     with pytest.raises(ValueError, match=r"must have the same classes_, got .* export this estimator"):
         parity_report(simple, Renamed(OnnxClassifier(simple_path)), X, Y, sensitive_features=GROUPS)
+
+
+def test_an_estimator_that_is_not_fitted(simple, simple_path):
+    with pytest.raises(NotFittedError):
+        parity_report(clone(simple), OnnxClassifier(simple_path), X, Y, sensitive_features=GROUPS)
 
 
 def test_a_path_is_not_a_model(simple):
