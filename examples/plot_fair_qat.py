@@ -77,7 +77,7 @@ pipeline = Pipeline([("preprocess", preprocess), ("clf", clf)])
 # The rule: the smallest model that loses at most half a point of accuracy against the best, with an
 # FVO of at most 0.2, both cross-validated.
 
-bits = [None, 4, 2]
+bits = [None, 2]
 grids = [
     {"clf__weight_bits": bits, "clf__mitigation_weight": [0.0, 1.0]},
     {"clf__weight_bits": bits, "clf__sampling": ["balanced"]},
@@ -129,7 +129,7 @@ print(f"\ntaken: {chosen['bits']} bits, {chosen['mitigation']}")
 # The bars are 95 % intervals of FVO of all out-of-fold predictions.
 
 markers = {"none": "o", "weight 1": "^", "balanced": "s"}
-colors = {"float": "tab:blue", 4: "tab:orange", 2: "tab:red"}
+colors = {"float": "tab:blue", 2: "tab:red"}
 fig, ax = plt.subplots(figsize=(8, 5), layout="constrained")
 for row in candidates.itertuples():
     color = "0.75" if row.dominated else colors[row.bits]
@@ -205,7 +205,7 @@ print(left.iloc[:, :6].round(3).to_string())
 # On these data the fine-tuning does what it should for accuracy: most of what 2 bits took comes back,
 # at a tenth of the size. Balancing race by sex does not do what one might hope: no weight and no
 # sampling lowers FVO below the interval of the network without, in the float controls either, and
-# oversampling costs a point of accuracy. That is no accident. The groups are unequal because their
+# oversampling costs accuracy. That is no accident. The groups are unequal because their
 # shares of high incomes are, and all are learned about equally well for what the columns say;
 # attention was not what the small groups lacked. Where a group is badly learned because it is
 # small, balancing helps: see the table on faces in the user guide.

@@ -265,14 +265,14 @@ def _windows(padded, child, strides):
     ):
         padded = padded.unfold(d, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     sizes = padded.shape[2 : 2 + sides]
-    places = torch.arange(math.prod(sizes))
-    if len(places) > _PLACES:
-        places = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:_PLACES]
-    index = [i.to(padded.device) for i in torch.unravel_index(places, sizes)]
-    patches = padded[(slice(None), slice(None), *index)]
-    n, channels = patches.shape[:2]
-    patches = patches.reshape(n, child.groups, channels // child.groups, len(places), -1)
-    return patches.permute(1, 0, 3, 2, 4).reshape(child.groups, n * len(places), -1)
+    n, channels, n_places = *padded.shape[:2], math.prod(sizes)
+    if n_places > _PLACES:
+        drawn = torch.randperm(n_places, generator=torch.Generator().manual_seed(0))[:_PLACES]
+        index = [i.to(padded.device) for i in torch.unravel_index(drawn, sizes)]
+        padded, sizes, n_places = padded[(slice(None), slice(None), *index)], [_PLACES], _PLACES
+    patches = padded.reshape(n, child.groups, channels // child.groups, *sizes, -1)
+    patches = patches.movedim(0, 1).movedim(2, -2)
+    return patches.reshape(child.groups, n * n_places, -1)
 
 
 def _owner(module, name):
