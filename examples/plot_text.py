@@ -127,8 +127,8 @@ right.legend(loc="lower left", fontsize=8)
 figure.savefig("text.png", dpi=110)
 
 # %%
-# FVO says that the gap between languages *falls* as bits fall, from .30 to .19, and that is no good news:
-# nobody is read better. The languages that were read best lose most, Russian and Polish up to fourteen
-# points, and English, read worst, has little to lose. A single gap cannot tell the two apart; the change
-# by group can. Least squares keeps more accuracy over all, and less of Russian: which rounding is better
-# for whom has to be measured, too.
+# FVO says that the gap between languages *falls* as bits fall, from .30 to .19, and that is no good
+# news: nobody is read better. The languages that were read best lose most, Russian and Polish up to
+# fourteen points, and English, read worst, has little to lose. A single gap cannot tell the two apart;
+# the change by group can. Least squares keeps more accuracy over all, and less of Russian: which
+# rounding is better for whom has to be measured, too.
