@@ -1,12 +1,12 @@
 """Sensitive features as integer codes and names of groups."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from skqfair._validation import check_aligned, check_length
+from skqfair._warnings import warn
 from skqfair.exceptions import ManyGroupsWarning
 
 __all__ = ["Groups", "columns_of", "encode_groups", "is_names", "named_columns"]
@@ -95,11 +95,10 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
 def _warn_many(n_groups, n_samples, name):
     """Warn of groups that are hardly groups, as values of a continuous feature are."""
     if n_groups > _MANY or (n_groups == n_samples and n_samples > _FEW):
-        warnings.warn(
+        warn(
             f"{name} has {n_groups} different values for {n_samples} samples: a gap between so many "
             "groups is mostly chance. Cut continuous features into a few classes, e.g. with pandas.cut.",
             ManyGroupsWarning,
-            stacklevel=4,
         )
 
 
@@ -285,8 +284,7 @@ def _warn_empty(empty, name):
 
         listed = "; ".join(", ".join(map(str, parts)) for parts in empty[:5])
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        warnings.warn(
+        warn(
             f"{name}: no sample of the group(s) {listed}{more}; they have no accuracy and are left out.",
             EmptyGroupWarning,
-            stacklevel=4,
         )

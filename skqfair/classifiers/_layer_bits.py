@@ -1,6 +1,5 @@
 """Bits of each layer or channel, chosen from what the trained network loses."""
 
-import warnings
 from functools import partial
 from numbers import Integral, Real
 
@@ -12,6 +11,7 @@ from skorch.dataset import unpack_data
 
 from skqfair._losses import group_means, log_probabilities
 from skqfair._seeding import seeded
+from skqfair._warnings import warn
 from skqfair.exceptions import UnquantizedWeightsWarning
 from skqfair.quantization import (
     ACTIVATION_SCHEMES,
@@ -124,11 +124,10 @@ def warn_of_float(module, quantize_parameters, verb="quantized"):
     named += f" and {len(left) - 10} more" if len(left) > 10 else ""
     if verb == "quantized":
         named += "; quantize_parameters={pattern: axis of the output channels} adds weights by name"
-    warnings.warn(
+    warn(
         f"{share:.1%} of the weights of {type(module).__name__} are not {verb}, since no Linear, Conv, "
         f"recurrent, Embedding or attention module holds them: {named}.",
         UnquantizedWeightsWarning,
-        stacklevel=5,
     )
 
 

@@ -1,11 +1,10 @@
 """The mitigations of a classifier, made ready for the fine-tuning."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 
 from skqfair._losses import group_means
+from skqfair._warnings import warn
 from skqfair.classifiers._layer_bits import losses
 from skqfair.exceptions import AccuracyBoundWarning, CompoundedMitigationWarning, SmallCellWarning
 from skqfair.mitigation import AccuracyBound, CellSampler, GapPenalty, balancing_weights, make_cells
@@ -36,11 +35,10 @@ def check_mitigations(clf, sensitive_features):
                 + (', or set balance="class".' if "balance" in parameter else ".")
             )
     if clf.sampling is not None and clf.mitigation_weight > 0:
-        warnings.warn(
+        warn(
             f"sampling={clf.sampling!r} and mitigation_weight={clf.mitigation_weight} balance the "
             "same cells, so small cells count more than equally; see cell_weights_, or use one.",
             CompoundedMitigationWarning,
-            stacklevel=4,
         )
 
 
@@ -64,11 +62,10 @@ def loss_weights(clf, trained, cells):
     """Return the loss weight of each sample, None if there are none."""
     balanced = clf.sampling is not None or clf.mitigation_weight > 0
     if balanced and (alone := cells.index[cells.counts == 1]).size:
-        warnings.warn(
+        warn(
             f"balance={clf.balance!r}: the cells {alone.tolist()} have a single sample; merge "
             "them with others, or choose a coarser balance.",
             SmallCellWarning,
-            stacklevel=4,
         )
     if clf.mitigation_weight == 0:
         return trained.sample_weight
@@ -108,11 +105,10 @@ def bound_report(clf, trained, bound):
     )
     broken = report.index[report["drop"] > clf.accuracy_bound]
     if len(broken):
-        warnings.warn(
+        warn(
             f"accuracy_bound={clf.accuracy_bound} is not kept on the training data by "
             f"{broken.tolist()} (see accuracy_bound_); allow more bits or finetune_epochs.",
             AccuracyBoundWarning,
-            stacklevel=4,
         )
     return report
 

@@ -1,9 +1,8 @@
 """What offsets of classes do to whom, in a table and in warnings."""
 
-import warnings
-
 import numpy as np
 
+from skqfair._warnings import warn
 from skqfair.exceptions import LimitedOffsetsWarning
 from skqfair.metrics import change_report, group_report
 
@@ -43,7 +42,7 @@ def warn_of_reach(clf, gain, y, before, groups):
         )
     else:
         return
-    warnings.warn(message, LimitedOffsetsWarning, stacklevel=6)
+    warn(message, LimitedOffsetsWarning)
 
 
 def _features(groups):

@@ -1,7 +1,5 @@
 """The predictions that offsets are fitted to: out of folds, or those of a frozen estimator."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, check_cv
@@ -11,6 +9,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from skqfair._row_sketch import share_known
 from skqfair._validation import positions
+from skqfair._warnings import warn
 from skqfair.classifiers._base import NetworkClassifier
 from skqfair.exceptions import TrainingSamplesWarning
 
@@ -60,12 +59,11 @@ def classes_of_frozen(inner, X, y):
         )
     known = _share_trained_on(inner, X)
     if known >= _KNOWN_SHARE:
-        warnings.warn(
+        warn(
             f"about {known:.0%} of the samples in X are among those that the frozen estimator was "
             "trained on: its probabilities for them are too good, and so would the offsets be. Pass "
             "samples that it has not seen, or an estimator that is not frozen.",
             TrainingSamplesWarning,
-            stacklevel=6,
         )
     return own
 

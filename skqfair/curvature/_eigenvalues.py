@@ -1,11 +1,10 @@
 """Extreme eigenvalues of the Hessian of each group's loss."""
 
-import warnings
-
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from skqfair._warnings import warn
 from skqfair.curvature._group_losses import Problem, check_count, on_a_copy, unit
 from skqfair.curvature._hessian import Hessian
 from skqfair.curvature._lanczos import lanczos
@@ -135,11 +134,10 @@ def group_hessian_eigenvalues(
             pairs = extreme_eigenvalues(Hessian(own, rows), start, tol=tol, max_iter=max_iter, **ends)
             if not pairs.converged:
                 name = problem.groups.index[g]
-                warnings.warn(
+                warn(
                     f"{max_iter} products were not enough for an eigenvalue of group {name!r} at "
                     f"tol={tol}; raise max_iter or tol.",
                     ConvergenceWarning,
-                    stacklevel=2,
                 )
             found.append(pairs)
     values = np.stack([pairs.values for pairs in found])

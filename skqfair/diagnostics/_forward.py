@@ -1,10 +1,9 @@
 """From layers to logits: one forward pass of all versions side by side."""
 
-import warnings
-
 import numpy as np
 import torch
 
+from skqfair._warnings import warn
 from skqfair.diagnostics._sample_rows import output_of, sample_rows
 from skqfair.exceptions import UnclearSamplesWarning
 from skqfair.quantization import input_quantizers
@@ -121,12 +120,11 @@ class _Recorders(dict):
         """Warn of the layers of which nothing can be said by group."""
         unclear = [name for name, calls in self.rows.items() if None in calls]
         if unclear:
-            warnings.warn(
+            warn(
                 f"the outputs of {', '.join(unclear)} cannot be told apart by sample: rows depend on "
                 "several samples, or their number on the samples. Their activation_sqnr_db and "
                 "clipping_rate are NaN.",
                 UnclearSamplesWarning,
-                stacklevel=5,
             )
 
     def __enter__(self):

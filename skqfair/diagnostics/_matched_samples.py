@@ -1,6 +1,5 @@
 """Which samples gradients and curvature are computed on, and the computation, in parallel."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
+from skqfair._warnings import warn
 from skqfair.curvature import (
     MAX_ITER,
     check_second_derivative,
@@ -111,13 +111,12 @@ def derive(
             for name, *own in zip(names, *terms, strict=True):
                 expansions[name][g] = tuple(own)
     for error in errors - {None}:
-        warnings.warn(f"{error} What needs it is NaN.", NoCurvatureWarning, stacklevel=4)
+        warn(f"{error} What needs it is NaN.", NoCurvatureWarning)
     if unconverged:
-        warnings.warn(
+        warn(
             f"{MAX_ITER} products were not enough for the eigenvalues of {sorted(unconverged)}; they "
             "are bounds: the largest is larger, the smallest smaller.",
             ConvergenceWarning,
-            stacklevel=4,
         )
     return Derivatives(n_matched, _stacked(measured), _stacked(eigenvalues), expansions)
 
@@ -161,4 +160,4 @@ def _warn_of_small(groups, n_matched, match, max_samples):
         )
     else:
         return
-    warnings.warn(text, SmallGroupWarning, stacklevel=5)
+    warn(text, SmallGroupWarning)

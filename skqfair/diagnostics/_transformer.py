@@ -1,7 +1,6 @@
 """The diagnostics as a scikit-learn transformer."""
 
 import numbers
-import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
@@ -12,6 +11,7 @@ from skqfair._groups import columns_of
 from skqfair._rows import Inputs, validate_rows
 from skqfair._seeding import draw_seed
 from skqfair._validation import check_aligned, check_sample_shape
+from skqfair._warnings import warn
 from skqfair.curvature import Problem
 from skqfair.diagnostics._compressed import Predictor, find_compressed, with_compressed
 from skqfair.diagnostics._forward import forward_pass, logit_features, sample_losses
@@ -261,11 +261,10 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
     def _report_forward(self, predictor, X, y, groups, others):
         """Make the reports of a model that only predicts: what needs its layers is NaN, or not there."""
         beside = "" if others else "there is no float net beside it, and "
-        warnings.warn(
+        warn(
             f"{type(predictor.classifier).__name__} only predicts: {beside}"
             "what needs its layers, gradients and curvature is NaN. Diagnose the estimator for these.",
             NoCurvatureWarning,
-            stacklevel=3,
         )
         name, logits = predictor.name, predictor.logits(X)
         columns = forward_columns({name: logits}, y, groups, others)

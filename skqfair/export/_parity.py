@@ -1,7 +1,6 @@
 """Compare an exported model with the estimator that was audited, group by group."""
 
 import math
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import columns_of, encode_groups
 from skqfair._validation import as_labels, check_aligned, check_length
+from skqfair._warnings import warn
 from skqfair.exceptions import ParityError, ParityWarning
 from skqfair.metrics import fairness_violation_observed
 
@@ -153,7 +153,7 @@ def parity_report(
         )
         if on_failure == "raise":
             raise ParityError(message)
-        warnings.warn(message, ParityWarning, stacklevel=2)
+        warn(message, ParityWarning)
     return report
 
 

@@ -1,7 +1,6 @@
 """Count once: samples and correct predictions by group, from which every figure is derived."""
 
 import numbers
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 
 from skqfair._groups import encode_groups
 from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
+from skqfair._warnings import warn
 
 __all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels", "label_kind", "tally"]
 
@@ -85,10 +85,9 @@ def correct_predictions(y_true, y_pred, name="y_pred", *, kind=None, known=None)
         return correct
     from skqfair.exceptions import UnknownLabelWarning  # with scikit-learn, which takes a second
 
-    warnings.warn(
+    warn(
         f"{name} has labels that y_true lacks: {_some(unknown)}; they count as wrong.",
         UnknownLabelWarning,
-        stacklevel=4,
     )
     return correct
 
@@ -170,10 +169,9 @@ def tally(correct, groups, weights=None):
         from skqfair.exceptions import EmptyGroupWarning
 
         empty = ", ".join(map(str, groups.index[~keep]))
-        warnings.warn(
+        warn(
             f"the group(s) {empty} have no weight, hence no accuracy, and are left out.",
             EmptyGroupWarning,
-            stacklevel=4,
         )
     right = np.bincount(groups.codes, weights * correct)
     squares = np.bincount(groups.codes, weights**2)

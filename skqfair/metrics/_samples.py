@@ -1,7 +1,6 @@
 """Samples and predictions as every measure takes them: labels, groups, weights, probabilities."""
 
 import numbers
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from skqfair._groups import Groups, encode_groups
 from skqfair._validation import as_labels, check_length, check_rows, check_weights, random_state_of
+from skqfair._warnings import warn
 from skqfair.metrics._counts import correct_predictions, label_kind
 
 __all__ = ["N_BLOCKS", "Outcome", "Samples", "draw_seed", "encode", "ratio"]
@@ -219,10 +219,9 @@ def _weighty(groups, weights):
     from skqfair.exceptions import EmptyGroupWarning  # with scikit-learn, which takes a second
 
     names = ", ".join(map(str, groups.index[empty]))
-    warnings.warn(
+    warn(
         f"the group(s) {names} have no weight, hence no accuracy, and are left out.",
         EmptyGroupWarning,
-        stacklevel=5,
     )
     return ~empty[groups.codes]
 

@@ -9,6 +9,7 @@ import sklearn
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skqfair._groups import encode_groups, is_names, named_columns
+from skqfair._warnings import warn
 from skqfair.exceptions import EmptyGroupWarning
 
 __all__ = ["NOT_ROUTED", "GroupLookup", "Requests", "check_routing"]
@@ -123,11 +124,10 @@ def _warn_absent(features, fold):
     absent = whole.index.difference(part.index)
     categorical = any(isinstance(t, pd.CategoricalDtype) for t in np.atleast_1d(_dtypes(features)))
     if len(absent) and not categorical:  # of categories the metric itself warns
-        warnings.warn(
+        warn(
             f"sensitive_features: no sample of the group(s) {', '.join(map(str, absent))} in this "
             "fold; they have no accuracy and are left out. Larger or stratified folds keep them.",
             EmptyGroupWarning,
-            stacklevel=4,
         )
 
 

@@ -1,10 +1,10 @@
 """Choosing among the candidates of a search: the smallest model within limits."""
 
 import numbers
-import warnings
 
 import numpy as np
 
+from skqfair._warnings import warn
 from skqfair.exceptions import NoModelWithinLimitsWarning
 from skqfair.metrics._pooling import DIFFERENCES, has_counts, pooled_report
 
@@ -109,14 +109,13 @@ class _SmallestWithin:
         if len(within):
             return int(within[np.lexsort((-accuracy[within], size[within]))[0]])
         best = int(candidates[np.argmin(excess[candidates])])
-        warnings.warn(
+        warn(
             f"no candidate is within the limits of {self!r}; taking the closest, candidate {best} "
             f"({_describe(cv_results, best)}): its accuracy is {drop[best]:.4g} below the best"
             + (f", its {which} {fvo[best]:.4g}" if fvo is not None else "")
             + "".join(f", its {name} {means[best]:.4g}" for name, means in others.items())
             + ". Loosen the limits or widen the grid.",
             NoModelWithinLimitsWarning,
-            stacklevel=2,
         )
         return best
 

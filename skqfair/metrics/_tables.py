@@ -1,10 +1,9 @@
 """The columns of reports, from samples and outcomes."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 
+from skqfair._warnings import warn
 from skqfair.metrics._counts import tally
 from skqfair.metrics._estimates import paired_interval, proportion_change, range_change_interval
 from skqfair.metrics._intervals import (
@@ -82,10 +81,9 @@ def _warn_missing(name, samples, value):
         from sklearn.exceptions import UndefinedMetricWarning  # takes a second to load
 
         groups = "; ".join(str(group_name(group)) for group in samples.groups.index[missing])
-        warnings.warn(
+        warn(
             f"{name} is undefined in the group(s) {groups}, and NaN there.",
             UndefinedMetricWarning,
-            stacklevel=5,
         )
 
 

@@ -1,12 +1,12 @@
 """Rounding that minds what a layer does with its inputs: error feedback, corrected biases."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from skqfair._warnings import warn
 from skqfair.exceptions import NearestRoundingWarning
 from skqfair.quantization._affine import q_max
 from skqfair.quantization._convert import QuantizedModule
@@ -206,10 +206,9 @@ def _warn_of_nearest(module, names):
     """Warn of weights that error feedback cannot serve; rows of embeddings need none."""
     left = [n for n in names if not isinstance(module.get_submodule(n.rpartition(".")[0]), nn.Embedding)]
     if left:
-        warnings.warn(
+        warn(
             f"rounded to nearest, for their inputs cannot be seen or did not come: {', '.join(left)}. "
             "Error feedback is for Linear, Conv, ConvTranspose, recurrent and attention modules that "
             "are called on the calibration samples.",
             NearestRoundingWarning,
-            stacklevel=4,
         )

@@ -5,13 +5,13 @@ import io
 import os
 import pickle
 import types
-import warnings
 from contextlib import ExitStack, contextmanager
 
 from filelock import FileLock, Timeout
 from sklearn.utils.validation import check_memory
 
 from skqfair._version import __version__
+from skqfair._warnings import warn
 from skqfair.exceptions import CacheBypassWarning
 from skqfair.storage._cache_key import fingerprint
 from skqfair.storage._entry import Entry
@@ -37,11 +37,10 @@ class Cache:
         try:
             memory = check_memory(memory)
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"memory is bypassed: its folder {memory!r} cannot be made ({error}); give one on a "
                 "disk with space that you may write to.",
                 CacheBypassWarning,
-                stacklevel=5,
             )
             memory = None
         self.memory = memory if getattr(memory, "location", None) is not None else None
@@ -117,12 +116,12 @@ class Cache:
             text = f"its folder has no locks ({entry.unlocked!r}); processes may train the same network."
         else:
             return
-        warnings.warn(f"memory: {text}", CacheBypassWarning, stacklevel=5)
+        warn(f"memory: {text}", CacheBypassWarning)
 
     def bypass(self, reason):
         """Switch the cache off, with a warning, if there is one."""
         if self.memory is not None:
-            warnings.warn(reason, CacheBypassWarning, stacklevel=6)
+            warn(reason, CacheBypassWarning)
             self.memory = None
 
 
@@ -132,10 +131,9 @@ def _held(lock):
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout:
-        warnings.warn(
+        warn(
             "memory: another process is training this network; waiting for it. If there is none, "
             f"remove {lock.lock_file}.",
-            stacklevel=7,
         )
         lock.acquire()
     try:
