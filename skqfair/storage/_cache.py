@@ -134,6 +134,7 @@ def _held(lock):
         warn(
             "memory: another process is training this network; waiting for it. If there is none, "
             f"remove {lock.lock_file}.",
+            UserWarning,
         )
         lock.acquire()
     try:
