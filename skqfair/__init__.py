@@ -3,9 +3,9 @@
 Submodules and names are imported when they are first used: metrics and displays never wait for torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from skqfair._lazy import lazily
 from skqfair._version import __version__
 
 if TYPE_CHECKING:  # what editors and type checkers read; _HOME below says the same to Python
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "CompressionAudit": "audit",
-    "FairOffsetClassifier": "classifiers",
-    "FairQATClassifier": "classifiers",
-    "PrunedClassifier": "classifiers",
-    "QuantizationDiagnostics": "diagnostics",
-    "QuantizedClassifier": "classifiers",
-    "fairness_violation_observed": "metrics",
-    "make_fairness_scorer": "metrics",
+    "CompressionAudit": "skqfair.audit",
+    "FairOffsetClassifier": "skqfair.classifiers",
+    "FairQATClassifier": "skqfair.classifiers",
+    "PrunedClassifier": "skqfair.classifiers",
+    "QuantizationDiagnostics": "skqfair.diagnostics",
+    "QuantizedClassifier": "skqfair.classifiers",
+    "fairness_violation_observed": "skqfair.metrics",
+    "make_fairness_scorer": "skqfair.metrics",
 }
 _SUBMODULES = {
     "audit",
@@ -58,16 +58,4 @@ _SUBMODULES = {
     "storage",
 }
 
-
-def __dir__():
-    return sorted({*__all__, *_SUBMODULES})
-
-
-def __getattr__(name):
-    if name in _SUBMODULES:
-        return importlib.import_module(f"skqfair.{name}")
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"skqfair.{_HOME[name]}"), name)
-        globals()[name] = value  # found without this function from now on
-        return value
-    raise AttributeError(f"module 'skqfair' has no attribute {name!r}; it has {', '.join(__all__)}")
+__getattr__, __dir__ = lazily(__name__, __all__, _HOME, _SUBMODULES)

@@ -3,8 +3,9 @@
 Those of scikit-learn's are loaded when they are first used: the command line does without it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from skqfair._lazy import lazily
 
 if TYPE_CHECKING:
     from skqfair._sklearn_exceptions import (
@@ -26,6 +27,7 @@ __all__ = [
     "LimitedOffsetsWarning",
     "ManyGroupsWarning",
     "ModuleOutputError",
+    "NearestRoundingWarning",
     "NoCurvatureWarning",
     "NoModelWithinLimitsWarning",
     "ParityError",
@@ -46,17 +48,9 @@ _OF_SKLEARN = (
     "UntrainedNetworkError",
 )
 
-
-def __getattr__(name):
-    if name not in _OF_SKLEARN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module("skqfair._sklearn_exceptions"), name)
-    globals()[name] = value  # found without this function from now on
-    return value
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazily(
+    __name__, __all__, dict.fromkeys(_OF_SKLEARN, "skqfair._sklearn_exceptions")
+)
 
 
 class ModuleOutputError(ValueError):

@@ -138,14 +138,26 @@ assert not hasattr(skqfair, "nothing")
     assert {f"skqfair.{name}" for name in skqfair._SUBMODULES} - {"skqfair.exceptions"} == {*PUBLIC[1:]}
 
 
-def test_editors_read_the_names_that_are_loaded_when_used():
+@pytest.mark.parametrize(
+    ("file", "homes"),
+    [
+        ("__init__.py", skqfair._HOME),
+        ("metrics/__init__.py", skqfair.metrics._LATER),
+        ("exceptions.py", dict.fromkeys(skqfair.exceptions._OF_SKLEARN, "skqfair._sklearn_exceptions")),
+    ],
+)
+def test_editors_read_the_names_that_are_loaded_when_used(file, homes):
     """What stands under TYPE_CHECKING says the same as the table of homes."""
-    block = next(
-        node for node in ast.parse((ROOT / "__init__.py").read_text()).body if isinstance(node, ast.If)
-    )
-    read = {alias.name: node.module.split(".")[1] for node in block.body for alias in node.names}
-    assert read == skqfair._HOME
-    assert {*skqfair.__all__} == {*read, "__version__"}
+    block = next(node for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.If))
+    assert homes == {alias.name: node.module for node in block.body for alias in node.names}
+    if file == "__init__.py":
+        assert {*skqfair.__all__} == {*homes, "__version__"}
+
+
+def test_unknown_names_are_refused():
+    for module in (skqfair, skqfair.metrics, skqfair.exceptions):
+        with pytest.raises(AttributeError, match=f"'{module.__name__}' has no attribute 'nothing'; it has"):
+            _ = module.nothing
 
 
 def test_the_oldest_versions_are_those_of_pyproject():

@@ -3,9 +3,9 @@
 Scorers are loaded when they are first used, with scikit-learn, which the reports do without.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from skqfair._lazy import lazily
 from skqfair.metrics._change import change_report, excess_accuracy_gap, prediction_flip_rate
 from skqfair.metrics._comparison import ModelComparison, compare_models
 from skqfair.metrics._frontier import accuracy_frontier
@@ -39,19 +39,9 @@ __all__ = [
 ]
 
 _LATER = {
-    "fairness_counts_scorer": "_counts_scorer",
-    "make_fairness_scorer": "_scorers",
-    "model_size_scorer": "_scorers",
+    "fairness_counts_scorer": "skqfair.metrics._counts_scorer",
+    "make_fairness_scorer": "skqfair.metrics._scorers",
+    "model_size_scorer": "skqfair.metrics._scorers",
 }
 
-
-def __getattr__(name):
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = value  # found without this function from now on
-    return value
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazily(__name__, __all__, _LATER)
