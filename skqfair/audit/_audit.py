@@ -4,7 +4,7 @@ from skqfair._groups import columns_of
 from skqfair._validation import check_rows
 from skqfair.audit._documents import Documents
 from skqfair.audit._fingerprint import describe_call, fingerprint
-from skqfair.audit._gate import check_limits
+from skqfair.audit._gate import check_limits, describe_limits, raise_failures
 from skqfair.audit._models import candidates, predict_all
 from skqfair.audit._searched import plain_params
 from skqfair.audit._verdicts import write_verdicts
@@ -54,7 +54,7 @@ class CompressionAudit(Documents):
     int2  a                        3     0       0   0.000
           b                        3     1       0  -0.333
     >>> print(audit.verdicts[-1])
-    No gap found is not fair: equal accuracy is one notion of fairness among several.
+    That no gap was found does not mean that a model is fair; equal accuracy is one notion among several.
     >>> audit.require(max_flip_rate=0.2)[["model", "limit", "figure", "kept"]].round(3)
       model          limit  figure  kept
     0  int2  max_flip_rate   0.167  True
@@ -280,7 +280,9 @@ class CompressionAudit(Documents):
         max_flip_rate=None,
         on="estimate",
     ):
-        """Raise unless every compressed model is within limits.
+        """Raise unless every compressed model is within limits, or the reference where it is alone.
+
+        Pages and JSON that are written afterwards have the limits and what came of them.
 
         Parameters
         ----------
@@ -308,4 +310,7 @@ class CompressionAudit(Documents):
             "max_accuracy_drop": max_accuracy_drop,
             "max_flip_rate": max_flip_rate,
         }
-        return check_limits(self.models, self.reference, limits, on)
+        table = check_limits(self.models, self.reference, limits, on)
+        self.context["limits"] = describe_limits(table, on)
+        raise_failures(table, on)
+        return table

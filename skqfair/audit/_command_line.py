@@ -1,6 +1,9 @@
 """``skqfair audit``: from a table of predictions to verdicts, documents and an exit status."""
 
 import argparse
+import hashlib
+import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -39,7 +42,10 @@ def main(argv=None):
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _Said()
         try:
-            return _audit(options)
+            return _audit(options, sys.argv[1:] if argv is None else argv)
+        except BrokenPipeError:  # whoever reads has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _WITHIN
         except AuditFailure as failure:
             print(f"beyond the limits:\n{failure}", file=sys.stderr)
             return _BEYOND
@@ -82,6 +88,7 @@ def _parser():
         help="of the compressed models; without any the reference alone is described",
     )
     add("--groups", required=True, nargs="+", metavar="COLUMN", help="several mean intersections")
+    add("--missing-groups", metavar="NAME", help="what missing groups are called; default: an error")
     add("--metrics", nargs="+", metavar="NAME", help="beside accuracy; default: those that fit")
     add("--sample-weight", metavar="COLUMN", help="weights of the samples")
     add(
@@ -97,7 +104,7 @@ def _parser():
     return parser
 
 
-def _audit(options):
+def _audit(options, words):
     limits = dict(map(_limit, options.require))
     columns = {
         "--y-true": [options.y_true],
@@ -106,7 +113,7 @@ def _audit(options):
         "--groups": options.groups,
         "--sample-weight": [options.sample_weight] if options.sample_weight else [],
     }
-    table = _read(Path(options.table), columns)
+    table = _read(Path(options.table), columns, options.missing_groups)
     models = [options.reference, *options.compressed]
     if len(set(models)) < len(models):
         raise ValueError(f"--reference and --compressed name a column twice: {models}.")
@@ -121,13 +128,19 @@ def _audit(options):
         pos_label=_label(options.pos_label, y_true),
         confidence=options.confidence,
     )
-    print("\n".join(audit.verdicts))
-    if options.html:
-        audit.to_html(options.html)
-    if options.json:
-        audit.to_json(options.json)
-    if limits:
-        audit.require(**limits, on=options.on)
+    with open(options.table, "rb") as file:
+        audit.context["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    audit.context["call"] = shlex.join(["skqfair", *words])
+    try:
+        if limits:
+            audit.require(**limits, on=options.on)
+    finally:
+        if "limits" in audit.context or not limits:
+            print("\n".join([*audit.verdicts, *audit.context.get("limits", [])]))
+            if options.html:
+                audit.to_html(options.html)
+            if options.json:
+                audit.to_json(options.json)
     return _WITHIN
 
 
@@ -139,7 +152,8 @@ def _limit(text):
         return name, float(value)
     except ValueError:
         raise ValueError(
-            f"--require takes LIMIT=NUMBER with LIMIT one of {', '.join(LIMITS)}; got {text!r}."
+            f"--require takes LIMIT=NUMBER with LIMIT one of {', '.join(LIMITS)} and a share as NUMBER, "
+            f"0.01 for one percent; got {text!r}."
         ) from None
 
 
@@ -172,6 +186,11 @@ def _texts(categorical):
     return pd.Series(categorical.categories.to_numpy(dtype=object)[categorical.codes], dtype=object)
 
 
+def _named(groups, name):
+    """Return the groups with a name in the place of missing values."""
+    return groups.astype(object).where(groups.notna(), name) if groups.isna().any() else groups
+
+
 def _label(text, y_true):
     """Return the label of y_true that a text stands for."""
     if text is None:
@@ -183,7 +202,7 @@ def _label(text, y_true):
     return found[0]
 
 
-def _read(path, columns):
+def _read(path, columns, missing_groups):
     """Read the columns that are named, each of which must be there and have no missing value."""
     if not path.is_file():
         raise ValueError(f"FILE {str(path)!r} does not exist, or is no file.")
@@ -203,10 +222,14 @@ def _read(path, columns):
         raise _unreadable(path, error) from error
     if not len(table):
         raise ValueError(f"{path.name} has no row.")
+    if missing_groups is not None:
+        table = table.assign(
+            **{name: _named(table[name], missing_groups) for name in columns["--groups"]}
+        )
     for option, names in columns.items():
         for name in names:
             if missing := int(table[name].isna().sum()):
-                remedy = ", or give missing groups a name" if option == "--groups" else ""
+                remedy = ", or name missing groups by --missing-groups" if option == "--groups" else ""
                 raise ValueError(
                     f"{option}: {missing} of {len(table)} values of {name!r} are missing (empty, or "
                     f"words such as NA and None); drop these rows{remedy}."

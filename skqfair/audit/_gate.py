@@ -7,7 +7,7 @@ import pandas as pd
 
 from skqfair.exceptions import AuditFailure
 
-__all__ = ["LIMITS", "check_limits"]
+__all__ = ["LIMITS", "check_limits", "describe_limits", "raise_failures"]
 
 LIMITS = {  # limit -> column of models, its sign
     "max_fvo": ("fvo", 1),
@@ -18,7 +18,7 @@ LIMITS = {  # limit -> column of models, its sign
 
 
 def check_limits(models, reference, limits, on):
-    """Return figures beside limits, or raise an AuditFailure; see CompressionAudit.require."""
+    """Return figures beside limits; see CompressionAudit.require."""
     if on not in ("estimate", "upper"):
         raise ValueError(f"on must be 'estimate' or 'upper', got {on!r}.")
     limits = {name: limit for name, limit in limits.items() if limit is not None}
@@ -29,10 +29,11 @@ def check_limits(models, reference, limits, on):
             raise ValueError(
                 f"{name} must be a share, a number in [0, 1], got {limit!r}; 0.05 stands for 5 points."
             )
-    compressed = models.drop(index=reference)
-    if compressed.empty:
+    compressed = models.drop(index=reference) if len(models) > 1 else models
+    if len(models) == 1 and (wrong := [name for name in limits if name != "max_fvo"]):
         raise ValueError(
-            f"there is no compressed model beside the reference {reference!r} to require it of."
+            f"{', '.join(wrong)} compares with the reference, and there is no compressed model beside "
+            f"{reference!r}; of one model alone require max_fvo."
         )
     rows = [
         {"model": model, "limit": name, "allowed": limit, **_figure(row, name)}
@@ -42,10 +43,21 @@ def check_limits(models, reference, limits, on):
     table = pd.DataFrame(rows)
     decisive = table["high" if on == "upper" else "figure"]
     table["kept"] = decisive.to_numpy() <= table["allowed"] + 1e-12
-    failed = table[~table["kept"]].drop(columns="kept").to_dict("records")
-    if failed:
-        raise AuditFailure("\n".join(_sentence(row, on) for row in failed), failed)
     return table
+
+
+def describe_limits(table, on):
+    """Return a sentence for each row of what check_limits returns."""
+    return [_sentence(row, on) for row in table.to_dict("records")]
+
+
+def raise_failures(table, on):
+    """Raise an AuditFailure with the limits that are not kept, if there is one."""
+    failed = table[~table["kept"]]
+    if len(failed):
+        raise AuditFailure(
+            "\n".join(describe_limits(failed, on)), failed.drop(columns="kept").to_dict("records")
+        )
 
 
 def _figure(row, limit):
@@ -55,8 +67,9 @@ def _figure(row, limit):
 
 
 def _sentence(row, on):
-    decisive = ", its interval ends beyond" if on == "upper" else ""
+    verdict = "kept" if row["kept"] else "exceeded"
+    decisive = ", its interval ends beyond" if on == "upper" and not row["kept"] else ""
     return (
-        f"{row['model']}: {row['limit']}={row['allowed']:g} is exceeded{decisive}; it is "
+        f"{row['model']}: {row['limit']}={row['allowed']:g} is {verdict}{decisive}; it is "
         f"{row['figure']:.4f} ({row['low']:.4f} to {row['high']:.4f})."
     )

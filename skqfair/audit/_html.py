@@ -19,7 +19,7 @@ def as_html(audit, *, page=True):
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>Audit of compression against {escape(str(audit.reference))}</title>"
+        f"<title>{_title(audit)}</title>"
         f"<style>body{{margin:0}}{STYLE}</style></head><body>{body}<script>{SCRIPT}</script></body></html>\n"
     )
 
@@ -27,17 +27,20 @@ def as_html(audit, *, page=True):
 def _body(audit):
     compressed = [str(name) for name in audit.models.index if name != audit.reference]
     listed = ", ".join(compressed) if len(compressed) <= 5 else f"{len(compressed)} models"
+    subject = f"{listed} against {audit.reference}" if compressed else str(audit.reference)
     level = f"{audit.confidence:.0%} confidence"
     n_groups = len(audit.groups.loc[[audit.reference]])
     parts = [
-        "<h1>Whom did compression harm?</h1>",
-        f'<p class="lead">{escape(listed or "No compressed model")} against '
-        f"{escape(str(audit.reference))}, on {audit.context['samples']} samples of {n_groups} groups, "
-        f"at {level}.</p>",
+        f"<h1>{'Whom did compression harm?' if compressed else 'Whom does it serve worse?'}</h1>",
+        f'<p class="lead">{escape(subject)}, on {audit.context["samples"]} samples of {n_groups} '
+        f"groups, at {level}.</p>",
         "<h2>In words</h2><ul>",
         *(f"<li>{escape(said)}</li>" for said in audit.verdicts),
         "</ul>",
     ]
+    if limits := audit.context.get("limits"):
+        kept = "".join(f"<li>{escape(said)}</li>" for said in limits)
+        parts.append(f"<h2>Limits</h2><ul>{kept}</ul>")
     for name, title, note in SECTIONS:
         table = table_of(audit, name)
         if not len(table):
@@ -45,6 +48,11 @@ def _body(audit):
         parts.append(f"<section><h2>{title}</h2><p>{note}</p>{_picture(audit, name)}")
         parts.append(_table(table, title) + "</section>")
     return "".join(parts) + _origin(audit.context)
+
+
+def _title(audit):
+    alone = len(audit.models) == 1
+    return f"Audit of {'' if alone else 'compression against '}{escape(str(audit.reference))}"
 
 
 def _picture(audit, name):
@@ -92,7 +100,13 @@ def _origin(context):
     return (
         "<footer><h2>Origin</h2><dl>"
         f"<dt>Call</dt><dd><code>{escape(context['call'])}</code></dd>"
-        f"<dt>Data</dt><dd>{context['samples']} samples, SHA-256 "
-        f"<code>{escape(context['data_sha256'])}</code></dd>"
+        f"<dt>Data</dt><dd>{context['samples']} samples, SHA-256 of labels, groups and predictions as "
+        f"read <code>{escape(context['data_sha256'])}</code></dd>{_file(context)}"
         f"<dt>Made</dt><dd>{escape(context['created'])}; {escape(versions)}</dd></dl></footer>"
     )
+
+
+def _file(context):
+    if "file_sha256" not in context:
+        return ""
+    return f"<dt>File</dt><dd>SHA-256 <code>{escape(context['file_sha256'])}</code></dd>"

@@ -9,7 +9,7 @@ import pandas as pd
 
 __all__ = ["dump", "load"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 def dump(tables, context):
@@ -18,6 +18,7 @@ def dump(tables, context):
         "format": FORMAT,
         "reference": _plain(tables["models"].attrs["reference"]),
         "confidence": tables["models"].attrs["confidence"],
+        "pos_label": _plain(tables["models"].attrs.get("pos_label")),
         "context": context,
         "tables": {name: _encode(table) for name, table in tables.items()},
     }
@@ -40,7 +41,8 @@ def load(source):
         )
     try:
         tables = {name: _decode(table) for name, table in content["tables"].items()}
-        tables["models"].attrs.update(reference=content["reference"], confidence=content["confidence"])
+        names = ("reference", "confidence", "pos_label")
+        tables["models"].attrs.update({name: content[name] for name in names})
         return tables, content["context"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"source is damaged: {error!r}; write the audit again.") from error

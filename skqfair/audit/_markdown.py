@@ -10,6 +10,8 @@ __all__ = ["as_markdown"]
 def as_markdown(audit):
     """Return verdicts, tables and origin of an audit."""
     parts = ["# Audit of compression", "", *(f"- {_escape(said)}" for said in audit.verdicts)]
+    if limits := audit.context.get("limits"):
+        parts += ["", "## Limits", "", *(f"- {_escape(said)}" for said in limits)]
     for name, title, note in SECTIONS:
         table = table_of(audit, name)
         if len(table):
@@ -23,7 +25,8 @@ def as_markdown(audit):
             "## Origin",
             "",
             f"- `{context['call']}`",
-            f"- {context['samples']} samples, SHA-256 `{context['data_sha256']}`",
+            f"- {context['samples']} samples, SHA-256 of labels, groups and predictions as read "
+            f"`{context['data_sha256']}`",
             f"- {context['created']}; {versions}",
             "",
         ]

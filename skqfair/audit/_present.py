@@ -13,7 +13,9 @@ SECTIONS = (
     (
         "models",
         "Models",
-        "Figures over all samples; FVO is the largest accuracy gap between two groups.",
+        "Figures over all samples. FVO is the largest accuracy gap between two groups; fvo chance, what "
+        "groups of these sizes show by chance where accuracy is equal; equal accuracy p, the p-value of "
+        "that; excess accuracy gap, how much more the hardest hit group lost than all did.",
     ),
     (
         "changes",
@@ -39,6 +41,7 @@ SECTIONS = (
     ),
 )
 _REPEATED = ("fvo", "equal_accuracy_p")  # the same for a whole model, shown with the models
+_OF_TWO = ("flip_rate", "excess_accuracy_gap")  # compare with another model
 _EXEMPLARS = 5
 
 
@@ -47,7 +50,9 @@ def table_of(audit, section):
     names = [c.removesuffix("_difference") for c in audit.models if str(c).endswith("_difference")]
     if section == "models":
         extra = [c for c in audit.models if any(c == n or c.startswith(f"{n}_differ") for n in names)]
-        return audit.models.drop(columns=extra)
+        if len(audit.models) == 1:
+            extra += [c for c in audit.models if "_change" in c or c.startswith(_OF_TWO)]
+        return audit.models.drop(columns=list(dict.fromkeys(extra)))
     if section != "metrics":
         return getattr(audit, section)
     rows = {}

@@ -16,7 +16,7 @@ def write_verdicts(audit):
     compressed = [name for name in audit.models.index if name != audit.reference]
     sentences = [_gap(audit, name) for name in audit.models.index]
     for name in compressed:
-        sentences += [_losers(audit, name), _widening(audit, name)]
+        sentences += [_losers(audit, name), _widening(audit, name), *_others(audit, name)]
     return sentences + _cautions(audit, compressed)
 
 
@@ -31,9 +31,10 @@ def _points(value, sign=""):
 
 def _gap(audit, name):
     row = audit.models.loc[name]
-    n_groups = len(audit.groups.loc[[name]])
-    if n_groups < 2:
-        return f"{name}: one group only, so nothing can be said of a gap."
+    accuracies = audit.groups.loc[[name], "accuracy"].droplevel(0)
+    right = f"{name}: accuracy {_points(row['accuracy'])} %"
+    if len(accuracies) < 2:
+        return f"{right}; one group only, so nothing can be said of a gap."
     established = row["fvo_low"] > 0 or row["equal_accuracy_p"] <= 1 - audit.confidence
     said = (
         f"an accuracy gap between groups is {'' if established else 'not '}established: FVO "
@@ -43,14 +44,16 @@ def _gap(audit, name):
     )
     if not established:
         said += f"; groups of these sizes show up to {_points(row['fvo_chance'])} points by chance alone"
-    return (
-        f"{name}: {said}. Least accurate is {row['worst_group']} ({_points(row['worst_accuracy'])} %)."
-    )
+    worst = f"{name_of(accuracies.idxmin())} ({_points(row['worst_accuracy'])} %)"
+    return f"{right}; {said}. Least accurate is {worst}."
 
 
 def _losers(audit, name):
-    changes = audit.changes.loc[[name]].droplevel(0)
-    said = []
+    changes, row = audit.changes.loc[[name]].droplevel(0), audit.models.loc[name]
+    said = [
+        f"accuracy {_points(row['accuracy_change'], '+')} points over all "
+        f"({_points(row['accuracy_change_low'], '+')} to {_points(row['accuracy_change_high'], '+')})"
+    ]
     for verb, rows in (
         ("lost", changes[changes["change_high"] < 0].sort_values("change")),
         ("gained", changes[changes["change_low"] > 0].sort_values("change", ascending=False)),
@@ -65,24 +68,53 @@ def _losers(audit, name):
             listed.append(f"and {len(rows) - _NAMED} more of {len(changes)} groups, in the table")
         if listed:
             said.append(f"accuracy {verb}: {'; '.join(listed)}")
-    if not said:
-        said = [f"no group's change of accuracy is established. {_blind(audit, name)}"[:-1]]
-    elif others := int(((changes["change_low"] <= 0) & (changes["change_high"] >= 0)).sum()):
-        said.append(f"No change is established in {others} of {len(changes)} groups")
-    return f"{name} against {audit.reference}: {'. '.join(said)}."
+    others = changes[~((changes["change_high"] < 0) | (changes["change_low"] > 0))]
+    if len(others):
+        whose = f"{len(others)} of {len(changes)} groups" if len(said) > 1 else "any group"
+        said.append(f"no change is established in {whose}: {_blind(audit, name, others.index)}")
+    return f"{name} against {audit.reference}: {'; '.join(said)}."
 
 
-def _blind(audit, name):
+def _blind(audit, name, groups):
     """Say what cannot be said with groups of these sizes."""
-    loss = audit.detectable.loc[[name]].droplevel(0)["loss"]
+    loss = audit.detectable.loc[[name]].droplevel(0)["loss"][groups]
     if loss.isna().all():
-        return "The groups are too small to show a loss of any size."
-    said = f"A loss would have to be {_points(loss.min())} points ({name_of(loss.idxmin())})"
+        return "they are too small to show a loss of any size"
+    said = f"a loss would have to be {_points(loss.min())} points ({name_of(loss.idxmin())})"
     if len(loss.dropna()) > 1:
         said += f" to {_points(loss.max())} points ({name_of(loss.idxmax())})"
     said += " to be shown with power 0.8"
     small = [name_of(group) for group in loss.index[loss.isna()]]
-    return said + (f"; none can be shown in {', '.join(small)}." if small else ".")
+    return said + (f", and none can be shown in {', '.join(small)}" if small else "")
+
+
+def _others(audit, name):
+    """Say which other metrics changed in which group, by intervals that exclude 0."""
+    changes = audit.changes.loc[[name]].droplevel(0)
+    found = [
+        (abs(row[column]), f"{_word(column)} of {name_of(group)} {_interval(row, column)}")
+        for column in changes
+        if f"{column}_low" in changes
+        and column.endswith("_change")
+        and "_difference" not in column
+        and column != "fvo_change"
+        for group, row in changes.iterrows()
+        if row[f"{column}_low"] > 0 or row[f"{column}_high"] < 0
+    ]
+    if not found:
+        return []
+    listed = [said for _, said in sorted(found, reverse=True)[:_NAMED]]
+    more = f"; and {len(found) - _NAMED} more, in the table" if len(found) > _NAMED else ""
+    return [f"{name} against {audit.reference}, other metrics that changed: {'; '.join(listed)}{more}."]
+
+
+def _word(column):
+    return column.removesuffix("_change").replace("_", " ")
+
+
+def _interval(row, column):
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    return f"{row[column]:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _widening(audit, name):
@@ -93,7 +125,7 @@ def _widening(audit, name):
     elif high < 0:
         verdict = "compression narrowed the gap"
     else:
-        verdict = "that compression changed the gap is not established (this interval is a wide one)"
+        verdict = "no change of the gap is established; the interval is wider than it need be"
     return (
         f"{name} against {audit.reference}: {verdict}; FVO changed by {_points(row['fvo_change'], '+')} "
         f"points ({_points(low, '+')} to {_points(high, '+')})."
@@ -106,11 +138,20 @@ def _cautions(audit, compressed):
         errors = min(1, len(compressed) * (1 - audit.confidence))
         said[0] += (
             f"over {len(compressed)} compressed models the chance that one is wrong adds up to at most "
-            f"{errors:.0%}, and further metrics add to it."
+            f"{errors:.0%}, and each further metric adds as much."
         )
     else:
-        said[0] += "further metrics add to the chance that one is wrong."
+        said[0] += (
+            f"each further metric adds up to {1 - audit.confidence:.0%} to the chance of an error."
+        )
+    label = audit.models.attrs.get("pos_label")
+    if label is not None and any(str(column).endswith("_rate") for column in audit.groups):
+        said.append(f"Rates count the label {label!r}; pos_label says another.")
     single = pd.unique(audit.groups.index[audit.groups["count"] < 2].droplevel(0))
     if len(single):
         said.append(f"Of groups of one sample nothing can be said: {', '.join(map(name_of, single))}.")
-    return [*said, "No gap found is not fair: equal accuracy is one notion of fairness among several."]
+    return [
+        *said,
+        "That no gap was found does not mean that a model is fair; equal accuracy is one notion among "
+        "several.",
+    ]

@@ -55,14 +55,18 @@ def test_tables_are_those_of_the_reports(audit):
 def test_verdicts_say_who_lost(audit):
     said = "\n".join(audit.verdicts)
     row = audit.changes.loc[("int2", "c")]
-    assert f"int2 against float: accuracy lost: c {100 * row['change']:+.1f} points" in said
+    assert (
+        f"int2 against float: accuracy {100 * audit.models.loc['int2', 'accuracy_change']:+.1f} points"
+        in said
+    )
+    assert f"; accuracy lost: c {100 * row['change']:+.1f} points" in said
     assert f"{row['lost']:g} lost and {row['gained']:g} gained of {row['count']:g}" in said
-    assert "int2: an accuracy gap between groups is established" in said
+    assert "; an accuracy gap between groups is established" in said
     assert "int2 against float: compression widened the gap" in said
-    assert "float: an accuracy gap between groups is not established" in said
-    assert "int8 against float: no group's change of accuracy is established. A loss would" in said
+    assert "; an accuracy gap between groups is not established" in said
+    assert "; no change is established in any group: a loss would have to be" in said
     assert "over 2 compressed models the chance that one is wrong adds up to at most 10%" in said
-    assert audit.verdicts[-1].startswith("No gap found is not fair")
+    assert audit.verdicts[-1].startswith("That no gap was found does not mean that a model is fair")
 
 
 def test_verdicts_of_one_group_and_of_groups_of_one():
@@ -123,12 +127,33 @@ def test_limits_that_are_none(audit, limits, message):
         audit.require(**limits)
 
 
-def test_a_reference_alone_has_nothing_to_require():
-    audit = CompressionAudit.from_predictions(Y, {"float": Y}, sensitive_features=GROUPS)
-    with pytest.raises(ValueError, match="no compressed model"):
-        audit.require(max_fvo=1)
+def test_a_reference_alone():
+    audit = CompressionAudit.from_predictions(Y, {"float": MODELS["float"]}, sensitive_features=GROUPS)
+    with pytest.raises(ValueError, match="max_flip_rate compares with the reference, and there is no"):
+        audit.require(max_fvo=1, max_flip_rate=1)
+    kept = audit.require(max_fvo=1)
+    assert kept[["model", "figure"]].to_numpy().tolist() == [["float", audit.models.loc["float", "fvo"]]]
+    with pytest.raises(AuditFailure):
+        audit.require(max_fvo=0)
     assert audit.changes.empty
-    assert "No compressed model" in audit.to_html()
+    page = audit.to_html()
+    assert "Whom does it serve worse?" in page
+    assert "flip rate" not in page
+    assert "max_fvo=0 is exceeded" in page
+
+
+def test_other_metrics_that_changed_are_said():
+    y, groups = np.repeat(["no", "yes"], 300), np.tile(["a", "b"], 300)
+    small = np.where((y == "yes") & (groups == "a") & (np.arange(600) % 4 == 0), "no", y)
+    audit = CompressionAudit.from_predictions(y, {"float": y, "small": small}, sensitive_features=groups)
+    row = audit.changes.loc[("small", "a")]
+    figure = "{:+.3f} ({:+.3f} to {:+.3f})".format(
+        *(row[f"true_positive_rate_change{end}"] for end in ("", "_low", "_high"))
+    )
+    said = next(s for s in audit.verdicts if "other metrics that changed" in s)
+    assert f"true positive rate of a {figure}" in said
+    assert " of b " not in said
+    assert "Rates count the label 'yes'; pos_label says another." in audit.verdicts
 
 
 @pytest.mark.parametrize(

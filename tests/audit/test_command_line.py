@@ -1,5 +1,6 @@
 """From a table of predictions to an exit status."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -81,8 +82,27 @@ def test_one_model_alone(table, tmp_path, capsys):
     )
     assert capsys.readouterr().out.splitlines() == alone.verdicts
     assert json.loads((tmp_path / "audit.json").read_text())["tables"]["changes"]["index"] == []
-    assert main([*words, "--require", "max_fvo=0.5"]) == 2
-    assert "no compressed model beside the reference" in capsys.readouterr().err
+    assert main([*words, "--require", "max_fvo=0.5"]) == 0
+    assert "float: max_fvo=0.5 is kept; it is " in capsys.readouterr().out
+    assert main([*words, "--require", "max_flip_rate=0.5"]) == 2
+    said = capsys.readouterr()
+    assert "of one model alone require max_fvo" in said.err
+    assert not said.out
+
+
+def test_a_page_says_which_file_which_call_and_which_limits(table, tmp_path, capsys):
+    table["race"] = table["race"].where(table.index > 2)
+    path, page = tmp_path / "predictions.csv", tmp_path / "audit.html"
+    table.to_csv(path, index=False)
+    words = arguments(path, "--missing-groups", "not said", "--html", str(page))
+    assert main([*words, "--require", "max_flip_rate=0.01", "max_fvo=1"]) == 1
+    text = page.read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in text
+    assert "skqfair audit " in text
+    assert "--missing-groups" in text
+    assert "int8: max_flip_rate=0.01 is exceeded" in text
+    assert "int8: max_fvo=1 is kept" in text
+    assert "not said" in text
 
 
 def test_limits_decide_the_exit_status(table, tmp_path, capsys):

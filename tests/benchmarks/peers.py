@@ -86,7 +86,7 @@ def ours(rounding):
             calibration_size=len(samples),
             random_state=0,
         ).fit(samples, labels)
-        return logits_of(clf.estimator_.module_.eval()), clf.model_size_
+        return logits_of(clf.module_.eval()), clf.model_size_
 
     return quantize
 
