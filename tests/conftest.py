@@ -1,3 +1,4 @@
+import functools
 import sys
 from pathlib import Path
 
@@ -14,6 +15,18 @@ mpl.use("Agg")
 # a busy machine is no failure
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish(session):
+    """Let torch read its 500 operators of ONNX once: it parses their sources anew at each export."""
+    if "onnxscript" not in sys.modules:
+        return
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    except (ImportError, AttributeError):  # no part of torch's interface; without it all takes longer
+        return
 
 
 @pytest.fixture(autouse=True)
