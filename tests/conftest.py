@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # module_zoo and reference
+sys.path.insert(0, str(Path(__file__).parent))  # module_zoo and others
 
 import matplotlib as mpl
 
@@ -36,6 +36,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def new_processes():
+    """Runs code in processes in which nobody has imported skqfair."""
+    from new_process import NewProcesses
+
+    processes = NewProcesses()
+    yield processes
+    processes.close()
 
 
 @pytest.fixture(scope="session")
