@@ -277,7 +277,7 @@ def test_flipped_bits_are_noticed(problem, tmp_path):
     expected = weights_of(clone(base).fit(X, y))
     (file,) = tmp_path.rglob("output.pkl")
     whole = file.read_bytes()
-    for place in np.random.default_rng(0).integers(0, 8 * len(whole), 40):
+    for place in np.random.default_rng(0).integers(0, 8 * len(whole), 20):
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << place % 8
         file.write_bytes(flipped)
