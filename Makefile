@@ -4,8 +4,9 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
             $(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 BIN := $(VENV)/bin
-# one thread each: the tests compare bits, and threads that share cores only wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+# one thread each: the tests compare bits, and threads that share cores only wait for each other;
+# worksteal: neighbours stay together, so that what a file trains for its tests is trained once
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -51,7 +52,7 @@ coverage: $(VENV)/.all  ## Which lines the tests run: a table, and build/coverag
 
 NEEDS_ONNX := tests/export tests/diagnostics tests/examples tests/test_package.py
 # warnings are no errors here: old packages warn of each other, new ones of what goes in a year
-OTHER_VERSIONS := -m pytest -n auto --maxprocesses 8 -o filterwarnings=default
+OTHER_VERSIONS := -m pytest -n auto --maxprocesses 8 --dist worksteal -o filterwarnings=default
 test-oldest: $(BIN)/python  ## Tests with the lowest versions of pyproject.toml, in .venv-oldest
 	$(BIN)/python -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -r tests/oldest.txt -e '.[plot,images,save,test]'

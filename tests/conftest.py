@@ -1,3 +1,4 @@
+import functools
 import sys
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # module_zoo and reference
+sys.path.insert(0, str(Path(__file__).parent))  # module_zoo and others
 
 import matplotlib as mpl
 
@@ -16,6 +17,18 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+def pytest_collection_finish(session):
+    """Let torch read its 500 operators of ONNX once: it parses their sources anew at each export."""
+    if "onnxscript" not in sys.modules:
+        return
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    except (ImportError, AttributeError):  # no part of torch's interface; without it all takes longer
+        return
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Bitwise comparisons hold at the same number of threads."""
@@ -23,6 +36,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def new_processes():
+    """Runs code in processes in which nobody has imported skqfair."""
+    from new_process import NewProcesses
+
+    processes = NewProcesses()
+    yield processes
+    processes.close()
 
 
 @pytest.fixture(scope="session")

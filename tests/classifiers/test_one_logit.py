@@ -59,8 +59,15 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("name", ESTIMATORS)
+FAST = ("8 bits", "qat", "pruned")  # a flat logit in one estimator of each class
+MARKED = [
+    pytest.param(name, flat, marks=pytest.mark.slow if flat and name not in FAST else [])
+    for name in ESTIMATORS
+    for flat in (False, True)
+]
+
+
+@pytest.mark.parametrize(("name", "flat"), MARKED)
 def test_every_estimator(name, flat, two_classes, tmp_path):
     X, y, groups = two_classes
     clf = ESTIMATORS[name](net(module__flat=flat))

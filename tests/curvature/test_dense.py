@@ -27,8 +27,14 @@ def probing_error(H, n_products=32):
     return float(H.norm()) * np.sqrt(2 / n_products)
 
 
-@pytest.mark.parametrize("bits", [None, 8, 4, 2])
-@pytest.mark.parametrize("name", ["mlp", "mlp gelu", "convnet", "attention", "lstm"])
+DENSE = [
+    pytest.param(name, bits, marks=pytest.mark.slow if name == "attention" and bits in (8, 4) else [])
+    for name in ("mlp", "mlp gelu", "convnet", "attention", "lstm")
+    for bits in (None, 8, 4, 2)
+]
+
+
+@pytest.mark.parametrize(("name", "bits"), DENSE)
 def test_eigenvalues_and_traces(name, bits):
     module, X, y, groups = make(name, torch.float64)
     if bits is not None:

@@ -88,7 +88,7 @@ def test_intervals_hold_for_other_people(population):
     """The interval of draws of half a group covers the value of as many other people."""
     frozen, X, y = population
     inside, rng = [], np.random.default_rng(0)
-    for seed in range(40):
+    for seed in range(20):
         rows = rng.permutation(4000)
         groups = np.repeat(["large", "small"], [400, 200])
         rows = rows[: len(groups)]

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -167,40 +164,35 @@ def test_new_files_are_readable_as_the_umask_says(simple, simple_path, tmp_path)
     assert [child.name for child in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def in_a_process(code, *arguments):
-    """Run a script, and return how it ended."""
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_an_export_that_is_killed_leaves_the_old_file(tmp_path):
+def test_an_export_that_is_killed_leaves_the_old_file(tmp_path, new_processes):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
     code = """
-        import os, signal, sys
-        from pathlib import Path
-        from skqfair.export import _writer
+import os, signal
+from pathlib import Path
+from skqfair.export import _writer
 
-        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        _writer._write(Path(sys.argv[1]), b"new" * 1000)
-    """
-    assert in_a_process(code, path).returncode == -signal.SIGKILL
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+_writer._write(Path("model.onnx"), b"new" * 1000)
+"""
+    new_processes.run(code, tmp_path, status=signal.SIGKILL)
     assert path.read_bytes() == b"old"
 
 
-def test_a_missing_extra_is_named():
+def test_a_missing_extra_is_named(tmp_path, new_processes):
     code = """
-        import sys
-        sys.modules[sys.argv[1]] = None
-        import skqfair
-        try:
-            import skqfair.export
-        except ImportError as error:
-            print(error)
-    """
+import sys
+sys.modules[{!r}] = None
+import skqfair
+try:
+    import skqfair.export
+except ImportError as error:
+    print(error)
+"""
     for module in ("onnxruntime", "onnxscript"):
-        assert "pip install 'skqfair[onnx]'" in in_a_process(code, module).stdout
+        said = new_processes.run(code.format(module), tmp_path)
+        assert "pip install 'skqfair[onnx]'" in said
 
 
 def without_metadata():

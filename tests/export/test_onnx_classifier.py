@@ -2,8 +2,6 @@
 
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -115,7 +113,7 @@ def test_skops_files_carry_the_model(frozen, simple_path, tmp_path):
     assert (inner.path, inner.batch_size) == (str(path), 7)
 
 
-def test_inside_a_saved_estimator_in_another_process(simple_path, tmp_path):
+def test_inside_a_saved_estimator_in_another_process(simple_path, tmp_path, new_processes):
     """Nobody has imported the export there."""
     X = rows(seed=1)
     deployed = OnnxClassifier(simple_path)
@@ -130,7 +128,7 @@ def test_inside_a_saved_estimator_in_another_process(simple_path, tmp_path):
         "clf = skops.io.load('model.skops', trusted=[skqfair.FairOffsetClassifier])\n"
         "np.save('found.npy', clf.predict_proba(np.load('X.npy')))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    new_processes.run(code, tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), clf.predict_proba(X))
 
 

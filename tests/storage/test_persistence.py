@@ -1,7 +1,5 @@
 import copy
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -21,7 +19,7 @@ def fitted(problem, request):
 
 
 @pytest.mark.parametrize("library", ["pickle", "joblib"])
-def test_same_predictions_in_a_new_process(problem, fitted, tmp_path, library):
+def test_same_predictions_in_a_new_process(problem, fitted, tmp_path, new_processes, library):
     X, _, _ = problem
     with (tmp_path / "model").open("wb") as file:
         {"pickle": pickle, "joblib": joblib}[library].dump(fitted, file)
@@ -33,7 +31,7 @@ with open("model", "rb") as file:
     model = library.load(file)
 np.save("found.npy", model.predict_proba(np.load("X.npy")))
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=1200)
+    new_processes.run(code, tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), fitted.predict_proba(X))
 
 

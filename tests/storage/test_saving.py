@@ -4,8 +4,6 @@ import copy
 import importlib
 import pickle
 import re
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -127,7 +125,9 @@ def test_what_is_made_of_a_loaded_estimator(problem):
 
 
 @pytest.mark.parametrize("library", ["skops.io", "joblib"])
-def test_in_a_new_process_hooks_keep_their_places(problem, tmp_path, monkeypatch, library):
+def test_in_a_new_process_hooks_keep_their_places(
+    problem, tmp_path, monkeypatch, new_processes, library
+):
     """torch counts hooks anew in each process: new ones must not replace the quantizers."""
     X, y, _ = problem
     monkeypatch.setattr(RemovableHandle, "next_id", 0)
@@ -147,10 +147,10 @@ for _ in range(20):
 np.testing.assert_array_equal(model.predict_proba(data["X"]), data["expected"])
 assert len(seen) == 20 * -(-len(data["X"]) // 128)
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=1200)
+    new_processes.run(code, tmp_path)
 
 
-def test_the_same_in_a_new_process(problem, fitted, tmp_path):
+def test_the_same_in_a_new_process(problem, fitted, tmp_path, new_processes):
     X, _, _ = problem
     method = "transform" if isinstance(fitted, QuantizationDiagnostics) else "decision_function"
     np.savez(tmp_path / "data.npz", X=X, expected=getattr(fitted, method)(X))
@@ -161,7 +161,7 @@ torch.set_num_threads(1)
 model, data = skops.io.load("model", trusted=["{OWN[type(fitted)]}"]), np.load("data.npz")
 np.testing.assert_array_equal(model.{method}(data["X"]), data["expected"])
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    new_processes.run(code, tmp_path)
 
 
 class Subclass(QuantizedClassifier):
