@@ -19,11 +19,12 @@ from skqfair.exceptions import ModuleOutputError
 from skqfair.networks._batches import BatchLoader, TensorData, inputs_of
 from skqfair.networks._checks import (
     check_criterion,
-    check_numbers,
     check_one_logit,
     check_outputs,
+    check_parameters,
     check_probabilities,
     check_trained,
+    copied,
     criterion_type,
     type_name,
 )
@@ -78,7 +79,7 @@ class Network:
                 "is to be trained, TorchClassifier(module) one that is."
             )
         check_criterion(inner)
-        check_numbers(inner)
+        check_parameters(inner)
         if self.frozen and not foreign:
             check_trained(inner)
             self.classes = np.asarray(inner.classes_)
@@ -86,7 +87,8 @@ class Network:
             self.state = type(inner), copy_attributes(vars(inner), copies_of(inner.module_))
             self.module.eval()
         else:
-            self.net = clone(inner)
+            self.net = copied(inner)
+            self.net.batch_size = int(inner.batch_size)  # torch's loaders take no integers of numpy
 
     @classmethod
     def of_trained(cls, net):
@@ -317,7 +319,7 @@ class Network:
     def batch_size(self, n_samples):
         """Return the net's batch size for prediction; all samples for skorch's -1."""
         size = self.net.get_params_for("iterator_valid").get("batch_size", self.net.batch_size)
-        return max(1, n_samples) if size == -1 else size
+        return max(1, n_samples) if size == -1 else int(size)
 
     def overrides(self, name):
         """Whether the net's class has a method ``name`` of its own."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from skqfair import QuantizationDiagnostics
+from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.networks import make_classifier
 
@@ -78,6 +79,20 @@ class Hard(nn.Module):
         return self.output(F.hardswish(x) * self.gate(x))
 
 
+class Unused(nn.Module):
+    """A layer and an expert that the loss does not depend on, as BERT's pooler or a routed expert."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.output, self.pooler = nn.Linear(6, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, x):
+        x = torch.tanh(self.first(x))
+        self.pooler(x)
+        return self.output(torch.tanh(self.experts[1](x)))
+
+
 class Norm(nn.Module):
     def __init__(self, norm=nn.utils.weight_norm):
         super().__init__()
@@ -104,6 +119,8 @@ CASES = {
     "Embedding(sparse=True)": (lambda: Words(sparse=True), "words"),
     "EmbeddingBag": (lambda: Words(nn.EmbeddingBag), "words"),
     "EmbeddingBag(sparse=True, sum)": (lambda: Words(nn.EmbeddingBag, sparse=True, mode="sum"), "words"),
+    "EmbeddingBag(padding)": (lambda: Words(nn.EmbeddingBag, padding_idx=0), "words"),
+    "unused layers": (Unused, "rows"),
     "compiled part": (CompiledPart, "rows"),
     "output_size": (Sized, "images"),
     "prune": (Pruned, "rows"),
@@ -129,13 +146,31 @@ def test_all_figures(name):
     table, net, y, groups = report(make(), X, match_group_sizes=False)
     figures = [c for c in table if not c.endswith(("_low", "_high"))]
     assert table.loc[4, figures].notna().all(axis=None)
-    if name in ("SyncBatchNorm", "output_size"):
+    if name in ("SyncBatchNorm", "output_size", "unused layers"):
         module = net.module_.eval()
         for group in (0, 1):
             rows = groups == group
             expected = derivative_columns(module, X[rows], torch.as_tensor(y[rows]))
             for column in ("gradient_norm", "hessian_max_eigenvalue"):
                 assert table.loc[("float", group), column] == pytest.approx(expected[column], rel=1e-3)
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_bags_are_written_out_exactly(mode, padding):
+    torch.manual_seed(0)
+    ids, offsets = torch.randint(0, 20, (7, 5)), torch.tensor([0, 0, 3, 10, 35])
+    ids[3] = 2
+    for last in (True, False):
+        bag = nn.EmbeddingBag(20, 4, mode=mode, padding_idx=padding, include_last_offset=last)
+        plain = differentiable_copy(bag)
+        assert torch.equal(plain(ids), bag(ids))
+        some = offsets if last else offsets[:-1]
+        assert torch.equal(plain(ids.reshape(-1), some), bag(ids.reshape(-1), some))
+        if mode == "sum":
+            weights = torch.rand(7, 5)
+            expected = bag(ids, per_sample_weights=weights)
+            torch.testing.assert_close(plain(ids, per_sample_weights=weights), expected)
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")
