@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import itertools
 
 import numpy as np
@@ -267,7 +268,9 @@ class Network:
             for part in parts:
                 if not isinstance(part, torch.Tensor) or not part.ndim:
                     return part  # for check_outputs to refuse
-            part = torch.cat(parts)
+            part = parts[0] if len(parts) == 1 else torch.cat(parts)
+            if found is None and len(part) == len(X):
+                return part
             if found is None:  # kept parts would scatter over the memory that batches are read into
                 found = part.new_empty((len(X), *part.shape[1:]))
             end = start + len(part)
@@ -323,19 +326,17 @@ class Network:
 
     def overrides(self, name):
         """Whether the net's class has a method ``name`` of its own."""
-        method = getattr(type(self.net), name)
-        return all(method is not getattr(c, name) for c in (*SKORCH_CLASSIFIERS, TensorNetClassifier))
+        return _has_own(type(self.net), name)
 
     @property
     def is_plain(self):
         """Whether the net predicts as skorch does, on batches of rows in their order."""
         own = self.view(None)
-        options = set(own.get_params_for("iterator_valid")) - {"batch_size"}
+        options = {name for name in vars(own) if name.startswith(("iterator_valid__", "dataset__"))}
         return (
             own.dataset is TensorData
             and own.iterator_valid is BatchLoader
-            and not options
-            and not own.get_params_for("dataset")
+            and options <= {"iterator_valid__batch_size"}
             and not any(self.overrides(name) for name in _OVERRIDABLE)
         )
 
@@ -368,6 +369,12 @@ class Network:
         if self.has_one_logit:
             outputs = check_one_logit(outputs, self.module)
         return outputs.cpu() if isinstance(outputs, torch.Tensor) else outputs
+
+
+@functools.cache
+def _has_own(kind, name):
+    method = getattr(kind, name)
+    return all(method is not getattr(c, name) for c in (*SKORCH_CLASSIFIERS, TensorNetClassifier))
 
 
 def _batches(rows, size):
