@@ -280,6 +280,23 @@ def test_a_frozen_pipeline_is_diagnosed_by_its_last_step(data):
     )
 
 
+def test_pipelines_in_pipelines_and_frozen_steps(data):
+    X, y, groups = data
+    clf = QuantizedClassifier(make_classifier(max_epochs=2), weight_bits=4, random_state=0)
+    whole = make_pipeline(StandardScaler(), make_pipeline("passthrough", StandardScaler(), clf)).fit(
+        X, y
+    )
+    options = {"n_eigenvalues": 0, "random_state": 0}
+    nested = QuantizationDiagnostics(FrozenEstimator(whole), **options)
+    nested.fit(X, y, sensitive_features=groups)
+    frozen = make_pipeline(whole[0], whole[-1][:-1], FrozenEstimator(whole[-1][-1]))
+    one = QuantizationDiagnostics(FrozenEstimator(frozen), **options)
+    one.fit(X, y, sensitive_features=groups)
+    pd.testing.assert_frame_equal(nested.group_report_, one.group_report_)
+    with pytest.raises(TypeError, match=r"got Pipeline.*a fitted Pipeline goes inside"):
+        QuantizationDiagnostics(make_pipeline(StandardScaler(), clf)).fit(X, y)
+
+
 def test_parity_of_a_pipeline(data, tmp_path):
     pytest.importorskip("onnxscript")
     from skqfair.export import OnnxClassifier, parity_report, to_onnx
@@ -290,3 +307,7 @@ def test_parity_of_a_pipeline(data, tmp_path):
     for estimator in (pipeline, FrozenEstimator(pipeline)):
         report = parity_report(estimator, exported, X * 10 + 3, y, sensitive_features=groups)
         assert (report["agreement"] == 1).all()
+    with pytest.raises(ValueError, match="y must have one entry for each sample: expected 257, got 256"):
+        parity_report(pipeline, exported, X, y[:-1], sensitive_features=groups)
+    with pytest.raises(ValueError, match="sensitive_features must be given"):
+        parity_report(pipeline, exported, X, y, sensitive_features=None)

@@ -99,7 +99,7 @@ class Problem:
             self.groups = Groups.of_all(len(self.X))
         else:
             given = isinstance(groups, Groups)
-            self.groups = groups if given else encode_groups(groups, len(self.X))
+            self.groups = groups if given else encode_groups(groups, len(self.X), "groups")
         self.sample_losses = sample_losses(self.criterion or nn.CrossEntropyLoss())
         self.batch_size = batch_size
         self.closed_form = self.trace_method = None

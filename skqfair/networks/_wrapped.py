@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
-from skqfair._copies import copies_of, copy_attributes
+from skqfair._copies import copies_of, copy_attributes, keep_padding
 from skqfair._losses import log_probabilities
 from skqfair._rows import AT_ONCE, Rows, only, whole
 from skqfair._seeding import preserved, seeded
@@ -183,7 +183,7 @@ class Network:
         """Train the net, and return its state; one to be stored has no moments of the optimizer."""
         with seeded(seed), tensor_training(self.net, sample_weight):
             self.net.fit(for_training(self.net, X), y, **fit_params)
-        self.module.eval()
+        keep_padding(self.module.eval())
         for name in self.net._optimizers if stored else ():
             getattr(self.net, name + "_").state.clear()
         return self.state
@@ -210,6 +210,7 @@ class Network:
         own, attributes = state
         self.net = object.__new__(own)
         vars(self.net).update(attributes)
+        keep_padding(self.module)
 
     def input_dtype(self, X):
         """Return the dtype in which the module takes ``X``: int64 for an Embedding, else its own."""

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from skqfair import QuantizationDiagnostics
+from skqfair import QuantizationDiagnostics, QuantizedClassifier
 from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.networks import make_classifier
@@ -93,6 +93,21 @@ class Unused(nn.Module):
         return self.output(torch.tanh(self.experts[1](x)))
 
 
+class Padded(nn.Module):
+    """Padded at the end only, where torch's fast path goes over to nested tensors."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+        self.embed, self.output = nn.Embedding(20, 8, padding_idx=0), nn.Linear(8, 2)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+
+    def forward(self, x):
+        mask = x == 0
+        hidden = self.encoder(self.embed(x), src_key_padding_mask=mask)
+        return self.output((hidden * ~mask[..., None]).sum(1) / (~mask).sum(1, keepdim=True))
+
+
 class Norm(nn.Module):
     def __init__(self, norm=nn.utils.weight_norm):
         super().__init__()
@@ -153,6 +168,24 @@ def test_all_figures(name):
             expected = derivative_columns(module, X[rows], torch.as_tensor(y[rows]))
             for column in ("gradient_norm", "hessian_max_eigenvalue"):
                 assert table.loc[("float", group), column] == pytest.approx(expected[column], rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("activation_bits", [None, 8])
+def test_encoders_with_a_mask(activation_bits):
+    torch.manual_seed(0)
+    X = inputs("words") % 19 + 1
+    X[::2, 3:] = 0
+    table, net, *_ = report(Padded(), X, activation_bits=activation_bits, match_group_sizes=False)
+    figures = [c for c in table if not c.endswith(("_low", "_high"))]
+    assert table.loc[4, figures].notna().all(axis=None)
+    clf = QuantizedClassifier(FrozenEstimator(net), weight_bits=None).fit(X, np.arange(N) % 2)
+    np.testing.assert_allclose(clf.predict_proba(X), net.predict_proba(X), atol=1e-6)
+    assert net.module_.encoder.use_nested_tensor  # the user's own is as it was
+    for options in ({"rounding": "gptq"}, {"activation_bits": 8, "bias_correction": True}):
+        clf = QuantizedClassifier(FrozenEstimator(net), weight_bits=8, random_state=0, **options)
+        clf.fit(X, np.arange(N) % 2)
+        np.testing.assert_allclose(clf.predict_proba(X), net.predict_proba(X), atol=0.05)
 
 
 @pytest.mark.parametrize("padding", [None, 2])
