@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-__all__ = ["copies_of", "copy_attributes", "deep_copy"]
+__all__ = ["copies_of", "copy_attributes", "deep_copy", "keep_padding"]
 
 
 def deep_copy(module):
@@ -43,6 +43,17 @@ def copies_of(module):
     known = _computed(module)
     copy.deepcopy(module, known)
     return known
+
+
+def keep_padding(module):
+    """Let the encoders in a module of ours compute padded positions in prediction as in training.
+
+    Torch's fast path leaves them out, in nested tensors, which nothing that looks into a network can
+    read, and makes them 0, but only for a batch whose samples are all padded at the end.
+    """
+    for part in module.modules():
+        if isinstance(part, torch.nn.TransformerEncoder):
+            part.use_nested_tensor = False
 
 
 def _computed(module):

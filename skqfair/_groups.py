@@ -68,6 +68,8 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
     ValueError
         For another length or shape, no column, or missing group values.
     """
+    if sensitive_features is None:
+        raise ValueError(f"{name} must be given: one group label for each sample.")
     columns = _columns(sensitive_features, name)
     encoded = []
     for label, values in columns.items():

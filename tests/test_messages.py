@@ -1,5 +1,6 @@
 """Bad input gets an error that names the argument, what came, and the remedy; odd input works."""
 
+import threading
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 from torch import nn
 
 from skqfair import (
@@ -95,11 +97,11 @@ def test_rows_that_cannot_join(data, options):
     ) if "batch_size" not in options else None
 
 
-@pytest.mark.parametrize("device", ["cuda", "mps", "gpu", "cuda:7"])
+@pytest.mark.parametrize("device", ["cuda", "mps", "gpu", "cuda:7", "meta", 0])
 def test_devices_that_are_not_there(data, device):
-    if device == "cuda" and torch.cuda.is_available():
+    if device in ("cuda", 0) and torch.cuda.is_available():
         pytest.skip("it is there")
-    with pytest.raises(ValueError, match=rf"device='{device}' of the net cannot be used here.*'cpu'"):
+    with pytest.raises(ValueError, match=rf"device={device!r} of the net cannot be used here.*'cpu'"):
         fit(*data[:2], device=device)
 
 
@@ -111,14 +113,39 @@ def test_devices_that_are_not_there(data, device):
             "batch_size of the net must be an integer >= 1, or -1 for all samples; got 0",
         ),
         ({"batch_size": 2.5}, "batch_size of the net must be an integer"),
+        ({"iterator_valid__batch_size": 0}, "iterator_valid__batch_size of the net must be an integer"),
+        ({"lr": "a"}, "lr of the net must be a number, .* got 'a'"),
+        ({"optimizer": "adam"}, r"optimizer of the net must be a class, .*Adam, .* got 'adam'"),
+        ({"callbacks": 5}, "callbacks of the net must be a list of callbacks; got 5"),
+        ({"train_split": 5}, r"train_split of the net must be None or .*ValidSplit\(5\); got 5"),
         ({"max_epochs": -1}, "max_epochs of the net must be an integer >= 0; got -1"),
         ({"module__hidden_sizes": 8}, r"hidden_sizes must be a sequence of positive integers.* got 8"),
         ({"module__hidden_sizes": (4, 0)}, r"hidden_sizes must be .* got \(4, 0\)"),
+        ({"module__hidden_sizes": (True,)}, r"hidden_sizes must be .* got \(True,\)"),
     ],
 )
 def test_parameters_of_the_net(data, options, message):
     with pytest.raises(ValueError, match=message):
         fit(*data[:2], **options)
+
+
+def test_sizes_of_numpy(data):
+    X, y, _ = data
+    expected = fit(X, y, batch_size=32, max_epochs=2).predict_proba(X)
+    found = fit(X, y, batch_size=np.int64(32), max_epochs=np.int64(2)).predict_proba(X)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_callbacks_without_a_copy_are_named(data):
+    class Locked(Callback):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    X, y, _ = data
+    with pytest.raises(TypeError, match=r"callbacks of the net cannot be copied .*FrozenEstimator"):
+        fit(X, y, callbacks=[Locked()])
+    frozen = FrozenEstimator(make_classifier(max_epochs=1, callbacks=[Locked()]).fit(X, y))
+    QuantizedClassifier(frozen).fit(X, y)
 
 
 def test_sizes_of_networks():
@@ -141,11 +168,23 @@ def test_sizes_of_networks():
         (torch.eye(3).to_sparse(), r"must be dense, got layout torch.sparse_coo; use tensor.to_dense"),
         (torch.ones(3).to(torch.float8_e4m3fn), "16 bits or more, got dtype torch.float8_e4m3fn"),
         (torch.ones(3, dtype=torch.int32), "got dtype torch.int32; cast it first"),
+        (torch.ones(3, device="meta"), "tensor has no values"),
+        (np.ones(3, np.longdouble), "got ndarray of float128"),
+        (np.ma.masked_array([1.0, 2.0], [0, 1]), r"masked array; .* tensor\.filled\(0\)"),
     ],
 )
 def test_what_cannot_be_quantized(tensor, message):
     with pytest.raises(ValueError, match=message):
         quantize(tensor, 4, axis=0)
+
+
+def test_arrays_of_other_byte_order_and_axes():
+    values = np.arange(6.0).reshape(2, 3)
+    for some in (values.astype(">f4"), values.astype(">f8")):
+        torch.testing.assert_close(quantize(some, 4), quantize(some.astype("=f8"), 4), check_dtype=False)
+    for axis in (2, 0.5, None, True):
+        with pytest.raises(ValueError, match=f"axis must index one of 2 dimensions, got {axis!r}"):
+            quantize(values, 4, axis=axis)
 
 
 FUNCTIONS = [group_hessian_eigenvalues, group_hessian_trace, group_gradient_norms]
@@ -169,6 +208,19 @@ def test_labels_of_curvature(data, function):
     np.testing.assert_array_equal(
         function(module, np.rint(X).astype(int), y.astype(float), *rest), expected
     )
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_cannot_be_differentiated(data, function):
+    X, y, groups = data
+    module = MLP(n_features=6, n_classes=2, hidden_sizes=(4,))
+    with pytest.raises(ValueError, match=r"module MLP fails on X of shape \(257, 12\)"):
+        function(module, np.c_[X, X], y, groups)
+    with pytest.raises(ValueError, match=r"y of shape \(\d+, 1\).*positions, y of shape \(n,\)"):
+        function(module, X, y[:, None], groups)
+    for criterion in ("ce", nn.CrossEntropyLoss):
+        with pytest.raises(TypeError, match=r"criterion must be a function .*, e.g. torch"):
+            function(module, X, y, groups, criterion=criterion)
 
 
 def test_groups():
@@ -228,6 +280,23 @@ def test_a_frozen_pipeline_is_diagnosed_by_its_last_step(data):
     )
 
 
+def test_pipelines_in_pipelines_and_frozen_steps(data):
+    X, y, groups = data
+    clf = QuantizedClassifier(make_classifier(max_epochs=2), weight_bits=4, random_state=0)
+    whole = make_pipeline(StandardScaler(), make_pipeline("passthrough", StandardScaler(), clf)).fit(
+        X, y
+    )
+    options = {"n_eigenvalues": 0, "random_state": 0}
+    nested = QuantizationDiagnostics(FrozenEstimator(whole), **options)
+    nested.fit(X, y, sensitive_features=groups)
+    frozen = make_pipeline(whole[0], whole[-1][:-1], FrozenEstimator(whole[-1][-1]))
+    one = QuantizationDiagnostics(FrozenEstimator(frozen), **options)
+    one.fit(X, y, sensitive_features=groups)
+    pd.testing.assert_frame_equal(nested.group_report_, one.group_report_)
+    with pytest.raises(TypeError, match=r"got Pipeline.*a fitted Pipeline goes inside"):
+        QuantizationDiagnostics(make_pipeline(StandardScaler(), clf)).fit(X, y)
+
+
 def test_parity_of_a_pipeline(data, tmp_path):
     pytest.importorskip("onnxscript")
     from skqfair.export import OnnxClassifier, parity_report, to_onnx
@@ -238,3 +307,7 @@ def test_parity_of_a_pipeline(data, tmp_path):
     for estimator in (pipeline, FrozenEstimator(pipeline)):
         report = parity_report(estimator, exported, X * 10 + 3, y, sensitive_features=groups)
         assert (report["agreement"] == 1).all()
+    with pytest.raises(ValueError, match="y must have one entry for each sample: expected 257, got 256"):
+        parity_report(pipeline, exported, X, y[:-1], sensitive_features=groups)
+    with pytest.raises(ValueError, match="sensitive_features must be given"):
+        parity_report(pipeline, exported, X, y, sensitive_features=None)

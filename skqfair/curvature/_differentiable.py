@@ -43,10 +43,22 @@ def _hardsigmoid(x):
 
 
 def _bag(bag, ids, offsets=None, per_sample_weights=None):
-    plain = bag.mode in ("sum", "mean") and bag.padding_idx is None and bag.max_norm is None
-    if ids.ndim != 2 or offsets is not None or bag.scale_grad_by_freq or not plain:
+    if bag.mode not in ("sum", "mean") or bag.max_norm is not None or bag.scale_grad_by_freq:
         return nn.EmbeddingBag.forward(bag, ids, offsets, per_sample_weights)
-    found = F.embedding(ids, bag.weight)
+    if ids.ndim == 2:
+        n_bags, of = len(ids), torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])
+    else:
+        n_bags = len(offsets) - bool(bag.include_last_offset)
+        places = torch.arange(len(ids), device=ids.device)
+        of = torch.searchsorted(offsets[:n_bags].contiguous(), places, right=True) - 1
+    ids, weights = ids.reshape(-1), bag.weight.new_ones(ids.numel())
     if per_sample_weights is not None:
-        found = found * per_sample_weights[:, :, None]
-    return torch.sum(found, 1) if bag.mode == "sum" else torch.mean(found, 1)
+        weights = per_sample_weights.reshape(-1)
+    if bag.padding_idx is not None:
+        weights = weights * (ids != bag.padding_idx)
+    found = F.embedding(ids, bag.weight, bag.padding_idx) * weights[:, None]
+    total = bag.weight.new_zeros(n_bags, found.shape[1]).index_add(0, of, found)
+    if bag.mode == "sum":
+        return total
+    counts = bag.weight.new_zeros(n_bags).index_add(0, of, weights.detach())
+    return total / counts.clamp_min(1)[:, None]

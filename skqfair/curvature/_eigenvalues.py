@@ -1,5 +1,7 @@
 """Extreme eigenvalues of the Hessian of each group's loss."""
 
+from numbers import Real
+
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -116,7 +118,7 @@ def group_hessian_eigenvalues(
         raise ValueError(f"which must be 'LA' (largest) or 'SA' (smallest, with sign), got {which!r}.")
     check_count(k, "k", most=n_weights, why=" (all weights)")
     check_count(max_iter, "max_iter", least=k)
-    if not tol > 0:
+    if not isinstance(tol, Real) or not tol > 0:
         raise ValueError(f"tol must be > 0, got {tol!r}.")
     if v0 is not None and np.shape(v0) != (n_groups, k, n_weights):
         raise ValueError(

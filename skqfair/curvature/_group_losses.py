@@ -15,6 +15,7 @@ from skqfair._groups import Groups, encode_groups
 from skqfair._validation import check_length
 from skqfair.curvature._differentiable import differentiable_copy
 from skqfair.curvature._one_logit import as_cross_entropy
+from skqfair.curvature._sample_losses import sample_losses
 from skqfair.curvature._samples import in_floats, samples, targets
 
 __all__ = ["MEMORY_BUDGET", "Problem", "check_count", "evaluating", "on_a_copy", "unit"]
@@ -98,8 +99,8 @@ class Problem:
             self.groups = Groups.of_all(len(self.X))
         else:
             given = isinstance(groups, Groups)
-            self.groups = groups if given else encode_groups(groups, len(self.X))
-        self.sample_losses = _sample_losses(self.criterion or nn.CrossEntropyLoss())
+            self.groups = groups if given else encode_groups(groups, len(self.X), "groups")
+        self.sample_losses = sample_losses(self.criterion or nn.CrossEntropyLoss())
         self.batch_size = batch_size
         self.closed_form = self.trace_method = None
         self._bytes = self.no_curvature = None
@@ -244,10 +245,23 @@ def on_a_copy(problem):
             own.outputs([0])
     except Exception:  # it holds something that has no copy, or hooks that know the original only
         with _ONE_AT_A_TIME, evaluating(problem.module):
+            _check_runs(problem)
             yield problem
     else:
         with evaluating(own.module):
             yield own
+
+
+def _check_runs(problem):
+    """Raise if the module fails on a sample."""
+    try:
+        with torch.no_grad():
+            problem.outputs([0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"the module {type(problem.module).__name__} fails on X of shape {tuple(problem.X.shape)} "
+            f"and dtype {problem.X.dtype}: {error}"
+        ) from error
 
 
 @contextmanager
@@ -349,30 +363,6 @@ def check_count(value, name, least=1, most=math.inf, why=""):
     if not isinstance(value, Integral) or not least <= value <= most:
         limits = f">= {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number {limits}{why}, got {value!r}.")
-
-
-def _sample_losses(criterion):
-    """Return ``(outputs, targets) -> losses of shape (n,)`` for a criterion."""
-    if hasattr(criterion, "reduction"):
-        criterion = copy.copy(criterion)
-        criterion.reduction = "none"
-
-    def losses(outputs, targets):
-        if isinstance(criterion, nn.BCEWithLogitsLoss):
-            targets = targets.to(outputs).reshape(outputs.shape)
-        try:
-            found = criterion(outputs, targets)
-        except IndexError as error:
-            raise ValueError(
-                f"y must be positions of classes, 0 to {outputs.shape[1] - 1} for {outputs.shape[1]} "
-                f"outputs; got {int(targets.min())} to {int(targets.max())}."
-            ) from error
-        if found.ndim == 0 and len(outputs) > 1:  # a callable that takes the mean itself
-            each = [criterion(o[None], t[None]) for o, t in zip(outputs, targets, strict=True)]
-            return torch.stack(each)
-        return found.reshape(len(outputs), -1).mean(1) if found.ndim else found[None]
-
-    return losses
 
 
 def unit(vector):

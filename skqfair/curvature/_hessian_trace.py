@@ -24,12 +24,14 @@ from torch import nn
 
 from skqfair.curvature._group_losses import Problem, evaluating, on_a_copy
 from skqfair.curvature._hessian import Hessian
+from skqfair.curvature._lanczos import inner, orthogonal
 from skqfair.curvature._per_sample import LayerCalls, closed_form_holds
 from skqfair.curvature._second_derivative import check_second_derivative, in_double
 
 __all__ = ["group_hessian_trace", "group_trace", "trace_method"]
 
 _PROBES = 16
+_DEPENDENT = 1e-6  # of the largest: a direction that adds nothing
 _SPREAD = 1.5  # times the leave-one-out error: it then held 95 % of six spectra, see the tests
 
 
@@ -273,21 +275,40 @@ def _xtrace(hessian, n_probes=_PROBES):
     if n <= 6 * n_probes:
         return float(sum(hessian(row)[i] for i, row in enumerate(torch.eye(n).to(like)))), 0.0
     generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(n, n_probes, generator=generator).to(like)
-    probes *= n**0.5 / probes.norm(dim=0)
-    images = torch.stack([hessian(column) for column in probes.T.contiguous()], 1)
-    Q, R = torch.linalg.qr(images)
-    image_of_Q = torch.stack([hessian(column) for column in Q.T.contiguous()], 1)
-    H = Q.T @ image_of_Q
+    probes = torch.randn(n_probes, n, generator=generator).to(like)
+    for probe in probes:
+        probe *= (n / float(inner(probe, probe))) ** 0.5
+    Q, R = _orthonormal_images(hessian, probes)
+    # the images of Q are not kept: of many weights they would take gigabytes
+    H, PA = torch.empty_like(R), torch.empty_like(R)
+    for j, row in enumerate(Q):
+        image = hessian(row)
+        H[:, j], PA[:, j] = inner(Q, image), inner(probes, image)
     scale = R.diagonal().abs()
-    if scale.min() <= 1e-6 * scale.max():  # Q spans all that the Hessian reaches
+    if scale.min() <= _DEPENDENT * scale.max():  # Q spans all that the Hessian reaches
         return float(H.trace()), 0.0
     S = torch.linalg.solve(R.T, torch.eye(n_probes).to(R))
     S = S / S.norm(dim=0)  # the direction in Q that probe i alone contributes
-    W = Q.T @ probes
-    W = W - S * (S * W).sum(0)
-    apart = probes - Q @ W
-    rest = (apart * (images - image_of_Q @ W)).sum(0)
-    rest = rest * (n - n_probes + 1) / apart.square().sum(0)
-    each = (H.trace() - (S * (H @ S)).sum(0) + rest).double()
+    PQ = torch.stack([inner(probes, row) for row in Q], 1).double()
+    H, PA, R, S = H.double(), PA.double(), R.double(), S.double()
+    W = PQ.T - S * (S * PQ.T).sum(0)
+    # what is apart from Q without probe i, p - Q w, times its image, Q r - A w
+    rest = (PQ @ R).diagonal() - (PA @ W).diagonal() - (W * R).sum(0) + (W * (H @ W)).sum(0)
+    rest = rest * (n - n_probes + 1) / (n - 2 * (W * PQ.T).sum(0) + W.square().sum(0))
+    each = H.trace() - (S * (H @ S)).sum(0) + rest
     return float(each.mean()), _SPREAD * float(each.std()) / n_probes**0.5
+
+
+def _orthonormal_images(hessian, probes):
+    """Return orthonormal rows that span the images of the probes, and the images by them.
+
+    A row that adds nothing is 0.
+    """
+    Q = torch.empty_like(probes)
+    R = probes.new_zeros(len(probes), len(probes))
+    for i, probe in enumerate(probes):
+        image = hessian(probe)
+        rest, length = orthogonal(image, Q[:i])
+        R[:i, i], R[i, i] = inner(Q[:i], image), length
+        Q[i] = rest / length if length > _DEPENDENT * float(R.diagonal().max()) else 0
+    return Q, R

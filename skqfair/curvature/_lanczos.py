@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from scipy.linalg.lapack import dstev
 
-__all__ = ["Eigenpairs", "lanczos"]
+__all__ = ["Eigenpairs", "inner", "lanczos", "orthogonal"]
 
 _BUDGET = 2**31  # bytes of the basis
 _FEWEST_ROWS = 16  # whatever the budget
 _SEED = 86_243  # of further starts, which must not be those of the caller again
 _MOST_OF = 0.7  # of a vector's length has to be left for one orthogonalisation to be enough
+_PART = 2**14  # numbers that are added up in their own precision
 _FEWEST = 5  # products before a start near another eigenvector may count as the largest
 
 
@@ -120,18 +121,18 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
     n_large = min(counts[0], n)
     tols = np.array([tols[0]] * n_large + [tols[1]] * (len(wanted) - n_large))
     signs = np.array([1] * n_large + [-1] * (len(wanted) - n_large))
-    vector, length = _orthogonal(start, basis[:p])
+    vector, length = orthogonal(start, basis[:p])
     diagonal, off = [], []
     generator = torch.Generator().manual_seed(_SEED)
     vector, restarts = vector / length, 0
     for m in range(1, len(basis) - p + 1):
         basis[p + m - 1] = vector
         image = product(vector)
-        diagonal.append(float(torch.dot(image, vector)))
+        diagonal.append(float(inner(image, vector)))
         image = torch.sub(image, vector, alpha=diagonal[-1])
         if off and off[-1]:
             image.sub_(basis[p + m - 2], alpha=off[-1])
-        image, beta = _orthogonal(image, basis[: p + m])
+        image, beta = orthogonal(image, basis[: p + m])
         length = beta
         if not np.isfinite(diagonal[-1] + beta):
             raise ValueError(
@@ -151,7 +152,7 @@ def _run(product, start, counts, tols, max_iter, *, found=None, limits=None, sca
         if ended and restarts < len(wanted) - 1 and m < n:
             restarts, beta = restarts + 1, 0.0
             image = torch.randn(len(start), generator=generator, dtype=start.dtype)
-            image, length = _orthogonal(image.to(start.device), basis[: p + m])
+            image, length = orthogonal(image.to(start.device), basis[: p + m])
         elif done or ended:
             done = True
             break
@@ -171,12 +172,26 @@ def _ends(m, largest, smallest):
     return [*range(m - 1, m - 1 - min(largest, m), -1), *range(min(smallest, m))]
 
 
-def _orthogonal(vector, basis):
+def orthogonal(vector, basis):
     """Return the part of a vector that is orthogonal to the basis, and its length."""
-    before = float(torch.linalg.vector_norm(vector))
+    before = float(inner(vector, vector)) ** 0.5
     for _ in range(2):  # once leaves what rounding brings back, much where little of the vector is left
-        vector = torch.addmv(vector, basis.T, basis @ vector, alpha=-1)
-        length = float(torch.linalg.vector_norm(vector))
+        vector = torch.addmv(vector, basis.T, inner(basis, vector), alpha=-1)
+        length = float(inner(vector, vector)) ** 0.5
         if length > _MOST_OF * before:
             break
     return vector, length
+
+
+def inner(rows, vector):
+    """Return the products of rows with a vector.
+
+    A float32 sum of millions in one go is off by a thousandth, so the sums of parts are added up in
+    float64.
+    """
+    if len(vector) <= _PART:
+        return rows @ vector
+    found = 0
+    for some, part in zip(rows.split(_PART, dim=-1), vector.split(_PART), strict=True):
+        found = found + (some @ part).double()
+    return found.to(vector.dtype)

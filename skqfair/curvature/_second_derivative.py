@@ -105,7 +105,8 @@ def _check_graph(problem):
     tensors it goes around, so that its terms would be missing without a word.
     """
     gradients = problem.gradient([0], create_graph=True)
-    pending, seen, custom, error = [g.grad_fn for g in gradients if g.requires_grad], set(), set(), False
+    # the gradient of a weight that the loss does not depend on is a constant, without a node
+    pending, seen, custom, error = [g.grad_fn for g in gradients if g.grad_fn], set(), set(), False
     while pending:
         node = pending.pop()
         if node in seen:

@@ -113,12 +113,18 @@ def take_apart(estimator):
 
     A frozen pipeline is diagnosed by its last step, on what the others make of X.
     """
-    pipeline = getattr(estimator, "estimator", None)
-    if not (isinstance(estimator, FrozenEstimator) and isinstance(pipeline, Pipeline)):
+    if not isinstance(estimator, FrozenEstimator):
         return None, estimator
-    check_is_fitted(pipeline)
-    before, (_, last) = pipeline[:-1], pipeline.steps[-1]
-    return (before if len(before.steps) else None), FrozenEstimator(last)
+    inner, steps = estimator.estimator, []
+    while isinstance(inner, (Pipeline, FrozenEstimator)):
+        if isinstance(inner, Pipeline):
+            check_is_fitted(inner)
+            steps += [step for _, step in inner.steps[:-1]]
+            inner = inner.steps[-1][1]
+        else:
+            inner = inner.estimator
+    before = Pipeline([(str(i), step) for i, step in enumerate(steps)]) if steps else None
+    return before, FrozenEstimator(inner)
 
 
 def check_names(estimator, X):
@@ -169,6 +175,8 @@ def find_versions(diagnostics, estimator, X, y, sensitive_features):
     seed = diagnostics.random_state
     if not isinstance(seed, Integral):  # one for all versions: the same calibration sample
         seed = draw_seed(seed)
+    if isinstance(inner, Pipeline):
+        _check_net(inner)
     if not frozen:
         options = {"weight_bits": None, "random_state": seed}
         trained = QuantizedClassifier(inner, **options).fit(X, y)

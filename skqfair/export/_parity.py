@@ -108,6 +108,8 @@ def parity_report(
     sensitive_features = columns_of(X, sensitive_features)
     check_aligned(y, sensitive_features, "sensitive_features", "y")
     y = as_labels(y, "y")
+    if hasattr(X, "shape"):
+        check_length(y, X.shape[0], "y")
     groups = encode_groups(sensitive_features, len(y))
     if isinstance(estimator, FrozenEstimator):
         estimator = estimator.estimator

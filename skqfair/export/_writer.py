@@ -191,7 +191,9 @@ def _check_estimator(estimator):
 
 def _check_path(path):
     """Return the file to write, after the errors that writing it would end in."""
-    target = Path(path)
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the path of the file to write; got {type(path).__name__}.")
+    target = Path(os.path.realpath(path))  # a link stays a link
     if target.is_dir():
         raise IsADirectoryError(f"path must be a file, but {str(path)!r} is a folder.")
     if not target.parent.is_dir():

@@ -97,7 +97,19 @@ class _CountsScorer(Requests):
             f"scoring={self.scoring!r})"
         )
 
-    def __call__(self, estimator, X, y, sensitive_features=None):
+    @property
+    def _score_func(self):  # what TunedThresholdClassifierCV asks of a scorer
+        raise ValueError(
+            "fairness_counts_scorer returns several figures; where one is wanted, as by "
+            "TunedThresholdClassifierCV, pass make_fairness_scorer(...)."
+        )
+
+    def __call__(self, estimator, X, y, sensitive_features=None, sample_weight=None):
+        if sample_weight is not None:
+            raise ValueError(
+                "fairness_counts_scorer counts samples, so that folds add up, and takes no "
+                "sample_weight; leave it out, or pass make_fairness_scorer(...), which weights them."
+            )
         if self.lookup is not None:
             sensitive_features = self.lookup(X, warn=False)
         elif sensitive_features is None:

@@ -57,8 +57,6 @@ class Samples:
     @classmethod
     def of(cls, y_true, sensitive_features, sample_weight=None, *, classes=None, pos_label=None, seed=0):
         """Check and encode; ``classes`` and ``pos_label`` are found out where they are None."""
-        if sensitive_features is None:
-            raise ValueError("sensitive_features must be given: one group label for each sample.")
         labels = as_labels(y_true, "y_true")
         kind = label_kind(labels, "y_true")
         groups = encode_groups(sensitive_features, len(labels))

@@ -39,9 +39,9 @@ def inputs_of(X):
     if isinstance(X, Mapping):
         return rows_of(X)
     shared = X.flags.c_contiguous and X.flags.writeable
-    if shared or X.nbytes <= AT_ONCE:
-        return torch.as_tensor(np.require(X, None, ["C", "W"]))
-    return Rows(X)
+    if not shared and X.nbytes > AT_ONCE:
+        return Rows(X)
+    return torch.as_tensor(X if shared else np.require(X, None, ["C", "W"]))
 
 
 class TensorData(SkorchDataset):

@@ -1,21 +1,26 @@
 """Nets and outputs of modules that do not fit: what is wrong, and what to do."""
 
 import inspect
+import numbers
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
 from skqfair.exceptions import ModuleOutputError, UntrainedNetworkError
 
 __all__ = [
+    "check_count",
     "check_criterion",
-    "check_numbers",
+    "check_device",
     "check_one_logit",
     "check_outputs",
+    "check_parameters",
     "check_probabilities",
     "check_trained",
+    "copied",
     "criterion_type",
     "ends_in_sigmoid",
     "type_name",
@@ -61,22 +66,64 @@ def check_criterion(net):
         )
 
 
-def check_numbers(net):
-    """Raise for a device that is not there, and for sizes of batches and numbers of epochs below 1."""
+def check_parameters(net):
+    """Raise for parameters of a net that skorch or torch would fail on in other words."""
+    check_device(net.device)
+    check_count("max_epochs", net.max_epochs, 0)
+    check_count("batch_size", net.batch_size, 1)
+    for part in ("iterator_train", "iterator_valid"):
+        if "batch_size" in (given := net.get_params_for(part)):
+            check_count(f"{part}__batch_size", given["batch_size"], 1)
+    if not isinstance(net.lr, (numbers.Real, torch.Tensor)):
+        raise ValueError(f"lr of the net must be a number, e.g. 0.003; got {net.lr!r}.")
+    if not callable(net.optimizer):
+        raise ValueError(
+            "optimizer of the net must be a class, e.g. torch.optim.Adam, with its arguments as "
+            f"optimizer__weight_decay=...; got {net.optimizer!r}."
+        )
+    if net.train_split is not None and not callable(net.train_split):
+        raise ValueError(
+            "train_split of the net must be None or a split, e.g. skorch.dataset.ValidSplit(5); got "
+            f"{net.train_split!r}."
+        )
+    if not isinstance(net.callbacks or [], (list, tuple)) and net.callbacks != "disable":
+        raise ValueError(f"callbacks of the net must be a list of callbacks; got {net.callbacks!r}.")
+
+
+def check_device(device):
+    """Raise if there is no such device, or it holds no values."""
     try:
-        torch.empty(0, device=net.device or "cpu")
+        if torch.empty(0, device="cpu" if device is None else device).is_meta:
+            raise RuntimeError("it holds no values")
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
-            f"device={net.device!r} of the net cannot be used here ({str(error).splitlines()[0][:80]}); "
+            f"device={device!r} of the net cannot be used here ({str(error).splitlines()[0][:80]}); "
             "set device='cpu'."
         ) from error
-    limits = {"batch_size": 1, "max_epochs": 0}
-    for name, least in limits.items():
-        value = getattr(net, name)
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or not (value >= least or (name == "batch_size" and value == -1)):
-            allowed = ", or -1 for all samples" if name == "batch_size" else ""
-            raise ValueError(f"{name} of the net must be an integer >= {least}{allowed}; got {value!r}.")
+
+
+def check_count(name, value, least):
+    """Raise if a number of a net is no whole number, or below the least."""
+    allowed = ", or -1 for all samples" if "batch_size" in name else ""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not (value >= least or (allowed and value == -1)):
+        raise ValueError(f"{name} of the net must be an integer >= {least}{allowed}; got {value!r}.")
+
+
+def copied(net):
+    """Return a clone of a net, or raise and name what has no copy."""
+    try:
+        return clone(net)
+    except TypeError as error:
+        for name, value in net.get_params(deep=False).items():
+            try:
+                clone(value, safe=False)
+            except TypeError:
+                raise TypeError(
+                    f"{name} of the net cannot be copied ({error}); make what has no copy later, e.g. "
+                    "in initialize() of a callback, or train the net and pass FrozenEstimator(net)."
+                ) from error
+        raise
 
 
 def check_trained(net):

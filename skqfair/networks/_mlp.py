@@ -11,17 +11,22 @@ __all__ = ["MLP", "check_sizes"]
 def check_sizes(module, **sizes):
     """Raise if a size that is found at fit is missing or is not a positive integer."""
     for name, size in sizes.items():
-        if not isinstance(size, numbers.Integral) or size < 1:
+        if not _counts(size):
             raise ValueError(
                 f"{type(module).__name__} needs {name}, a positive integer, got {size!r}; "
                 f"make_classifier() finds it at fit, elsewhere pass it (in a net as module__{name})."
             )
 
 
+def _counts(size):
+    """Whether a size is a positive integer."""
+    return isinstance(size, numbers.Integral) and not isinstance(size, (bool, np.bool_)) and size >= 1
+
+
 def check_widths(module, name, widths, least=0):
     """Raise if a parameter is no sequence of positive integers."""
     fits = isinstance(widths, (list, tuple, np.ndarray)) and len(widths) >= least
-    if not fits or not all(isinstance(w, numbers.Integral) and w >= 1 for w in widths):
+    if not fits or not all(map(_counts, widths)):
         raise ValueError(
             f"{type(module).__name__}: {name} must be a sequence of positive integers, e.g. (16, 32); "
             f"got {widths!r}."

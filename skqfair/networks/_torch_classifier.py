@@ -1,7 +1,6 @@
 """Any trained torch module as a fitted scikit-learn classifier."""
 
 from copy import copy
-from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import softmax
@@ -10,7 +9,7 @@ from torch import nn
 
 from skqfair._rows import cast_rows, validate_rows
 from skqfair._validation import cast
-from skqfair.networks._checks import check_numbers
+from skqfair.networks._checks import check_count, check_device
 from skqfair.networks._module_outputs import (
     OUTPUTS,
     check_classes,
@@ -277,7 +276,8 @@ class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
             )
         if self.output is not None and self.output not in OUTPUTS:
             raise ValueError(f"output must be one of {list(OUTPUTS)} or None; got {self.output!r}.")
-        check_numbers(SimpleNamespace(max_epochs=0, **self.get_params(deep=False)))
+        check_device(self.device)
+        check_count("batch_size", self.batch_size, 1)
 
     def _failed(self, X, error):
         return ValueError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import itertools
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
-from skqfair._copies import copies_of, copy_attributes
+from skqfair._copies import copies_of, copy_attributes, keep_padding
 from skqfair._losses import log_probabilities
 from skqfair._rows import AT_ONCE, Rows, only, whole
 from skqfair._seeding import preserved, seeded
@@ -19,11 +20,12 @@ from skqfair.exceptions import ModuleOutputError
 from skqfair.networks._batches import BatchLoader, TensorData, inputs_of
 from skqfair.networks._checks import (
     check_criterion,
-    check_numbers,
     check_one_logit,
     check_outputs,
+    check_parameters,
     check_probabilities,
     check_trained,
+    copied,
     criterion_type,
     type_name,
 )
@@ -78,7 +80,7 @@ class Network:
                 "is to be trained, TorchClassifier(module) one that is."
             )
         check_criterion(inner)
-        check_numbers(inner)
+        check_parameters(inner)
         if self.frozen and not foreign:
             check_trained(inner)
             self.classes = np.asarray(inner.classes_)
@@ -86,7 +88,8 @@ class Network:
             self.state = type(inner), copy_attributes(vars(inner), copies_of(inner.module_))
             self.module.eval()
         else:
-            self.net = clone(inner)
+            self.net = copied(inner)
+            self.net.batch_size = int(inner.batch_size)  # torch's loaders take no integers of numpy
 
     @classmethod
     def of_trained(cls, net):
@@ -180,7 +183,7 @@ class Network:
         """Train the net, and return its state; one to be stored has no moments of the optimizer."""
         with seeded(seed), tensor_training(self.net, sample_weight):
             self.net.fit(for_training(self.net, X), y, **fit_params)
-        self.module.eval()
+        keep_padding(self.module.eval())
         for name in self.net._optimizers if stored else ():
             getattr(self.net, name + "_").state.clear()
         return self.state
@@ -207,6 +210,7 @@ class Network:
         own, attributes = state
         self.net = object.__new__(own)
         vars(self.net).update(attributes)
+        keep_padding(self.module)
 
     def input_dtype(self, X):
         """Return the dtype in which the module takes ``X``: int64 for an Embedding, else its own."""
@@ -265,7 +269,9 @@ class Network:
             for part in parts:
                 if not isinstance(part, torch.Tensor) or not part.ndim:
                     return part  # for check_outputs to refuse
-            part = torch.cat(parts)
+            part = parts[0] if len(parts) == 1 else torch.cat(parts)
+            if found is None and len(part) == len(X):
+                return part
             if found is None:  # kept parts would scatter over the memory that batches are read into
                 found = part.new_empty((len(X), *part.shape[1:]))
             end = start + len(part)
@@ -317,23 +323,21 @@ class Network:
     def batch_size(self, n_samples):
         """Return the net's batch size for prediction; all samples for skorch's -1."""
         size = self.net.get_params_for("iterator_valid").get("batch_size", self.net.batch_size)
-        return max(1, n_samples) if size == -1 else size
+        return max(1, n_samples) if size == -1 else int(size)
 
     def overrides(self, name):
         """Whether the net's class has a method ``name`` of its own."""
-        method = getattr(type(self.net), name)
-        return all(method is not getattr(c, name) for c in (*SKORCH_CLASSIFIERS, TensorNetClassifier))
+        return _has_own(type(self.net), name)
 
     @property
     def is_plain(self):
         """Whether the net predicts as skorch does, on batches of rows in their order."""
         own = self.view(None)
-        options = set(own.get_params_for("iterator_valid")) - {"batch_size"}
+        options = {name for name in vars(own) if name.startswith(("iterator_valid__", "dataset__"))}
         return (
             own.dataset is TensorData
             and own.iterator_valid is BatchLoader
-            and not options
-            and not own.get_params_for("dataset")
+            and options <= {"iterator_valid__batch_size"}
             and not any(self.overrides(name) for name in _OVERRIDABLE)
         )
 
@@ -366,6 +370,12 @@ class Network:
         if self.has_one_logit:
             outputs = check_one_logit(outputs, self.module)
         return outputs.cpu() if isinstance(outputs, torch.Tensor) else outputs
+
+
+@functools.cache
+def _has_own(kind, name):
+    method = getattr(kind, name)
+    return all(method is not getattr(c, name) for c in (*SKORCH_CLASSIFIERS, TensorNetClassifier))
 
 
 def _batches(rows, size):

@@ -1,5 +1,6 @@
 """Quantize one tensor: scale, codes, and what is stored of them."""
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,8 +88,9 @@ def quantize(
     bits = check_bits(bits)
     check_choice(granularity, "granularity", GRANULARITIES)
     check_choice(calibration, "calibration", CALIBRATIONS)
-    if granularity == "per_channel" and not -tensor.ndim <= axis < tensor.ndim:
-        raise ValueError(f"axis must index one of {tensor.ndim} dimensions, got {axis}.")
+    whole = isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
+    if granularity == "per_channel" and not (whole and -tensor.ndim <= axis < tensor.ndim):
+        raise ValueError(f"axis must index one of {tensor.ndim} dimensions, got {axis!r}.")
     quantized = QuantizedTensor.from_float(
         tensor, bits, per_channel=granularity == "per_channel", calibration=calibration, axis=axis
     )
@@ -97,16 +99,22 @@ def quantize(
 
 def _dense(tensor):
     """Return a tensor of floats that torch can count with."""
-    if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "fiub":
-        tensor = torch.as_tensor(np.require(tensor, requirements=["C", "W"]))
+    if isinstance(tensor, np.ma.MaskedArray):
+        raise ValueError("tensor is a masked array; fill in what is masked, e.g. tensor.filled(0).")
     try:
+        if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "fiub":
+            native = tensor.astype(tensor.dtype.newbyteorder("="), copy=False)
+            tensor = torch.as_tensor(np.require(native, requirements=["C", "W"]))
         tensor = torch.as_tensor(tensor).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"tensor must be a tensor or array of floats, got {type(tensor).__name__}."
+            f"tensor must be a tensor or array of floats, got {_described(tensor)}."
         ) from error
-    if tensor.layout != torch.strided:
-        raise ValueError(f"tensor must be dense, got layout {tensor.layout}; use tensor.to_dense().")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        layout = "nested" if tensor.is_nested else tensor.layout
+        raise ValueError(f"tensor must be dense, got layout {layout}; use tensor.to_dense().")
+    if tensor.is_meta:
+        raise ValueError("tensor has no values (device 'meta'); load its values first.")
     if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
         raise ValueError(
             f"tensor must be floating point of 16 bits or more, got dtype {tensor.dtype}; cast it first."
@@ -116,6 +124,11 @@ def _dense(tensor):
             f"tensor is empty, of shape {tuple(tensor.shape)}: there is nothing to quantize."
         )
     return tensor
+
+
+def _described(values):
+    name = type(values).__name__
+    return f"{name} of {values.dtype}" if isinstance(values, np.ndarray) else name
 
 
 def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, remove_spectral
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from skqfair._copies import deep_copy
+from skqfair._copies import deep_copy, keep_padding
 
 __all__ = [
     "activation_targets",
@@ -189,6 +189,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
         A copy with the same outputs.
     """
     copied = deep_copy(module)
+    keep_padding(copied)
     for child in copied.modules():
         if parametrize.is_parametrized(child):
             _fold(child)

@@ -1,11 +1,15 @@
 """A row's prediction does not depend on the rows beside it, and one row costs little."""
 
+import contextlib
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from skqfair import QuantizedClassifier
+from skqfair.classifiers import _base
 from skqfair.networks import make_classifier
 
 
@@ -30,6 +34,10 @@ class RowsAttend(nn.Module):
     def forward(self, X):
         hidden = self.layer(X)
         return self.head(hidden + torch.softmax(hidden @ hidden.T / 3, 1) @ hidden)
+
+
+class Other(np.ndarray):
+    """An array of another class."""
 
 
 class Noisy(nn.Module):
@@ -57,6 +65,33 @@ def test_rows_do_not_depend_on_each_other(data, hidden, batch_size):
     for rows in (slice(3, 4), slice(100, 117), slice(0, 699)):
         np.testing.assert_array_equal(clf.predict_proba(X[rows]), whole[rows])
     assert clf._block <= min(batch_size, 128)
+
+
+def test_one_row_is_one_call_of_the_module_and_no_more_checks(data, monkeypatch):
+    X, y = data
+    clf = QuantizedClassifier(make_classifier(max_epochs=1), random_state=0).fit(X, y)
+    expected, calls = clf.predict_proba(X)[:1], []
+    clf.module_.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    checked = []
+    monkeypatch.setattr(_base, "validate_rows", lambda *args, **options: checked.append(1) or args[1])
+    np.testing.assert_array_equal(clf.predict_proba(X[:1]), expected)
+    assert calls == [clf._block]
+    assert not checked
+    for other in (X[:1].astype(float), X[:1].tolist(), pd.DataFrame(X[:1]), X[:1].view(Other)):
+        with contextlib.suppress(AttributeError, TypeError):
+            clf.predict_proba(other)
+    for wrong in (X[:0], X[:1, :5], X[0], X[:1] * np.nan, np.full((1, 6), np.inf, np.float32)):
+        with contextlib.suppress(ValueError, IndexError, TypeError):
+            clf.predict_proba(wrong)
+    assert len(checked) == 9  # what scikit-learn has to check still is
+
+
+def test_names_of_columns_are_still_asked_for(data):
+    X, y = data
+    clf = QuantizedClassifier(make_classifier(max_epochs=1), random_state=0)
+    clf.fit(pd.DataFrame(X, columns=list("abcdef")), y)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        clf.predict(X[:1])
 
 
 @pytest.mark.parametrize("module", [BatchStatistics, RowsAttend, Noisy])

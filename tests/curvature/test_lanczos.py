@@ -210,3 +210,15 @@ def test_a_basis_that_is_full_begins_anew(monkeypatch, ends):
     assert found.converged
     np.testing.assert_allclose(found.values, whole.values, rtol=1e-3)
     assert found.n_products > 16
+
+
+def test_millions_of_weights_in_float32():
+    """Sums in float32 would be off by 1e-3 at ten million, and eigenvalues with them."""
+    n, generator = 2_000_000, torch.Generator().manual_seed(0)
+    values = torch.rand(n, generator=generator) - 0.5
+    values[[7, 9, 11]] = torch.tensor([4.0, 3.7, -2.0])
+    found = lanczos(lambda v: values * v, start(n, dtype=torch.float32), largest=1, smallest=1, tol=1e-4)
+    assert found.converged
+    np.testing.assert_allclose(found.values, [4, -2], rtol=1e-5)
+    for vector in found.vectors:
+        assert float(vector.double().norm()) == pytest.approx(1, abs=1e-5)

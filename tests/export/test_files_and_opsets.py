@@ -237,6 +237,19 @@ def test_permissions_are_kept(of_rows, file, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_paths(of_rows, tmp_path):
+    clf = of_rows
+    for path in (3, None, open):
+        with pytest.raises(TypeError, match=f"path must be the path .* got {type(path).__name__}"):
+            to_onnx(clf, path)
+    link, target = tmp_path / "latest.onnx", tmp_path / "first.onnx"
+    target.write_bytes(b"before")
+    link.symlink_to(target)
+    assert to_onnx(clf, link) == link
+    assert link.is_symlink()
+    OnnxClassifier(target).fit()
+
+
 def test_nothing_half_written_stays(of_rows, tmp_path, monkeypatch):
     clf, path = of_rows, tmp_path / "model.onnx"
     for number, age in enumerate((2 * 3600, 5)):  # of a writer that was killed, and of one at work

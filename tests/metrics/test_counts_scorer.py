@@ -12,12 +12,14 @@ from fairlearn.metrics import (
     true_positive_rate,
 )
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import (
     GridSearchCV,
     KFold,
     StratifiedKFold,
+    TunedThresholdClassifierCV,
     cross_val_predict,
     cross_validate,
 )
@@ -259,3 +261,15 @@ def test_bad_input(data):
         pooled_report({"mean_test_accuracy": [1.0]})
     with pytest.raises(ValueError, match="confidence must be"):
         pooled_report({}, confidence=2)
+
+
+def test_where_one_figure_is_wanted():
+    frame = pd.DataFrame({"s": list("ab") * 30, "x": np.arange(60.0)})
+    y = pd.Series(np.arange(60) // 4 % 2)
+    scorer = fairness_counts_scorer(sensitive_features="s", groups=["a", "b"])
+    tuned = TunedThresholdClassifierCV(LogisticRegression(), scoring=scorer)
+    with pytest.raises(ValueError, match=r"returns several figures; .* make_fairness_scorer"):
+        tuned.fit(frame[["x"]], y)
+    model = DummyClassifier().fit(frame, y)
+    with pytest.raises(ValueError, match=r"takes no sample_weight; leave it out, or"):
+        scorer(model, frame, y, sample_weight=np.ones(60))
