@@ -269,3 +269,22 @@ def test_reports_have_nan_and_say_why(kind, reason, gradients):
 def test_gradients_need_no_second_derivative():
     module, X, y, _ = problem(OnCtx)
     assert np.isfinite(per_sample_gradient_norms(module, X, y)).all()
+
+
+class KinkCloseBy(Net):
+    """A ReLU whose kink is 5e-8 away and hardly matters."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope, self.threshold = slope, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return super().forward(x) + self.slope * F.relu(self.threshold - 5e-8) * torch.eye(3)[0]
+
+
+@pytest.mark.parametrize("slope", [1e-8, 3e-8])
+def test_a_slight_kink_close_by_is_no_fault(slope):
+    torch.manual_seed(0)
+    net, X = KinkCloseBy(slope), torch.randn(60, 4)
+    y, groups = torch.arange(60) % 3, np.arange(60) % 2
+    assert np.isfinite(group_hessian_eigenvalues(net, X, y, groups)).all()
