@@ -105,8 +105,8 @@ def render(folder, images=""):
     ]
     lines.append(
         f"Seeds: {summary['seeds']}; tasks: {', '.join(summary['tasks'])}. Of the comparisons behind a "
-        "claim the least and the greatest mean over the seeds, with its 95 % interval; positive is as "
-        "claimed.\n"
+        "claim the least and the greatest mean over the seeds, with its 95 % t interval, which knows no "
+        "bounds: that of a correlation may pass ±1; positive is as claimed.\n"
     )
     lines.append("| claim | what was measured | hold | least to greatest | verdict | figure |")
     lines.append("|---|---|---|---|---|---|")

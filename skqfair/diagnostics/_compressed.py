@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skqfair._losses import log_probabilities
 from skqfair._validation import positions
+from skqfair.diagnostics._layers import decibels
 
 __all__ = ["Predictor", "find_compressed", "with_compressed"]
 
@@ -165,6 +166,5 @@ def _row(original, stored):
     noise = min(np.square(original - each).sum() for each in fitting)
     if noise >= signal:
         return row, _OTHER
-    with np.errstate(divide="ignore"):
-        sqnr = 10 * np.log10(signal / noise) if noise else np.inf
-    return {**row, "sparsity": float((stored == 0).mean()), "sqnr_db": float(sqnr)}, None
+    sqnr = float(decibels(signal, noise))
+    return {**row, "sparsity": float((stored == 0).mean()), "sqnr_db": sqnr}, None

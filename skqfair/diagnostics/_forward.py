@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from skqfair._warnings import warn
+from skqfair.diagnostics._layers import decibels
 from skqfair.diagnostics._sample_rows import output_of, sample_rows
 from skqfair.exceptions import UnclearSamplesWarning
 from skqfair.quantization import input_quantizers
@@ -227,8 +228,8 @@ class _Recorder:
         nothing = _Sums(len(groups.index))
         signal, noise = self.kept.get(name, nothing).of_all(len(groups.codes))
         clipped, total = self.clipped.get(name, nothing).of_all(len(groups.codes))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 10 * np.log10(signal / noise), clipped / total
+        with np.errstate(invalid="ignore"):
+            return decibels(signal, noise), clipped / total
 
 
 class _Sums:

@@ -6,7 +6,9 @@ import torch
 
 from skqfair.quantization import channel_shape, q_max, quantizable_weights
 
-__all__ = ["layer_modules", "layer_report", "weight_changes"]
+__all__ = ["decibels", "layer_modules", "layer_report", "weight_changes"]
+
+_FLOAT32 = 1e-12  # 120 dB; 16 bits are about 95
 
 
 def layer_modules(versions, module):
@@ -35,6 +37,13 @@ def layer_report(versions, modules):
     return pd.DataFrame(rows, index=index, columns=["n_weights", "sparsity", "sqnr_db", "saturation"])
 
 
+def decibels(signal, noise):
+    """Return the ratio of two powers in dB, infinite where the noise is float32's own rounding."""
+    noise = np.where(noise <= _FLOAT32 * np.asarray(signal), 0.0, noise)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * np.log10(np.divide(signal, noise))
+
+
 def _row(original, weight):
     original = original.double()
     error = original - weight.dequantize().to(original)
@@ -43,12 +52,10 @@ def _row(original, weight):
         limit = limit.reshape(channel_shape(original, weight.axis)).to(original.device)
     ratio = (original / weight.scale.to(original)).abs()
     signal, noise = float(original.square().sum()), float(error.square().sum())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sqnr = 10 * np.log10(np.divide(signal, noise))
     return {
         "n_weights": original.numel(),
         "sparsity": float((weight.codes == 0).double().mean()),
-        "sqnr_db": float(sqnr),
+        "sqnr_db": float(decibels(signal, noise)),
         "saturation": float((ratio > limit + 0.5).double().mean()),
     }
 

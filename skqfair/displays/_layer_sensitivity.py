@@ -77,8 +77,11 @@ class LayerSensitivityDisplay:
             columns=pd.Index(groups, name="group"),
         )
         if not np.isfinite(self.matrix_.to_numpy()).any():
+            others = attribution[attribution.index.get_level_values(0) == bits].drop(columns=column)
+            finite = [name for name in others if np.isfinite(others[name]).any()]
             raise ValueError(
-                f"column {column!r} has no finite value at {bits_title(bits)}; choose another."
+                f"column {column!r} has no finite value at {bits_title(bits)}: the warnings of fit say "
+                f"why. Those that have some are {finite}; pass one as column."
             )
         self.figure_ = self.ax_ = None
 
@@ -161,6 +164,8 @@ class LayerSensitivityDisplay:
                 red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1,) * 4
                 dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
                 style = {"color": "w" if dark else "k", "fontsize": "small", "ha": "center"}
-                ax.text(column, row, f"{value:.2g}".replace("-", "−"), va="center", **style)
+                exact = value == np.inf and self.column.endswith("sqnr_db")
+                text = "exact" if exact else f"{value:.2g}".replace("-", "−")
+                ax.text(column, row, text, va="center", **style)
         self.figure_, self.ax_ = ax.figure, ax
         return self

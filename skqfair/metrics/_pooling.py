@@ -57,12 +57,13 @@ def pooled_report(cv_results, *, confidence=0.95, random_state=0):
     Returns
     -------
     DataFrame
-        Columns ``fvo``, ``fvo_low``, ``fvo_high``, ``fvo_chance`` and ``worst_accuracy`` as in
-        :func:`model_report`, and ``accuracy[a]`` for each group a, nan where it has no sample. With
-        two classes also ``selection_rate_difference``, ``true_positive_rate_difference`` and
-        ``false_positive_rate_difference``, the largest between two groups that have such samples: the
-        first is fairlearn's ``demographic_parity_difference``, the larger of the others its
-        ``equalized_odds_difference``. A row is nan where a fit failed.
+        What a search varied, its ``param_*``; ``accuracy`` of all predictions; ``fvo``, ``fvo_low``,
+        ``fvo_high``, ``fvo_chance`` and ``worst_accuracy`` as in :func:`model_report`; and
+        ``accuracy[a]`` for each group a, nan where it has no sample. With two classes also
+        ``selection_rate_difference``, ``true_positive_rate_difference`` and
+        ``false_positive_rate_difference``, the largest between two groups that have such samples, of
+        the second class, sorted: the first is fairlearn's ``demographic_parity_difference``, the larger
+        of the others its ``equalized_odds_difference``. A row is nan where a fit failed.
 
     Raises
     ------
@@ -88,10 +89,14 @@ def pooled_report(cv_results, *, confidence=0.95, random_state=0):
         )
     groups = sorted(samples)
     n, right = (np.stack([sums[group] for group in groups], 1) for sums in (samples, correct))
-    accuracy = np.divide(right, n, out=np.full(n.shape, np.nan), where=n > 0)
+    accuracy = _share(right, n)
     figures = [_figures(*counts, confidence, random_state) for counts in zip(n, right, strict=True)]
     names = ["fvo", "fvo_low", "fvo_high", "fvo_chance", "worst_accuracy"]
     report = pd.DataFrame(figures, columns=names)
+    searched = [name for name in cv_results if name.startswith("param_")]
+    for place, name in enumerate(searched):
+        report.insert(place, name, np.ma.filled(np.ma.asarray(cv_results[name], dtype=object), np.nan))
+    report.insert(len(searched), "accuracy", _share(right.sum(1), n.sum(1)))
     report[[f"accuracy[{group}]" for group in groups]] = accuracy
     positive, selected, found = (_sums(cv_results, key) for key in (POSITIVE, SELECTED, FOUND))
     if positive:
@@ -102,8 +107,12 @@ def pooled_report(cv_results, *, confidence=0.95, random_state=0):
     return report
 
 
+def _share(part, whole):
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
 def _largest_difference(part, whole):
-    rates = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    rates = _share(part, whole)
     known = np.isfinite(rates)
     highest = np.where(known, rates, -np.inf).max(1)
     spread = highest - np.where(known, rates, np.inf).min(1)

@@ -10,10 +10,11 @@ from diagnostics_reference import derivative_columns, expansion, forward_columns
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 
 from skqfair import FairQATClassifier, QuantizationDiagnostics, QuantizedClassifier
 from skqfair.diagnostics._reports import _ORDER, group_report
-from skqfair.networks import ConvNet, make_classifier
+from skqfair.networks import ConvNet, TorchClassifier, make_classifier
 from skqfair.quantization import QuantizationScheme, convert
 
 MEASURES = [
@@ -356,3 +357,18 @@ def test_excess_of_the_weights_is_not_that_of_moved_statistics(data):
     )
     np.testing.assert_allclose(plain["excess_loss"], plain["excess_loss_weights"], atol=1e-7)
     assert (recalibrated["excess_loss"] - plain["excess_loss"]).abs().max() > 1e-4
+
+
+def test_a_channel_of_one_weight_is_exact():
+    """Its code times its scale is the weight, but for the rounding of float32."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    X, y = torch.randn(40, 1, 2, 2).numpy(), np.arange(40) % 2
+    model = TorchClassifier(net, classes=[0, 1])
+    found = QuantizationDiagnostics(model, weight_bits=[3], n_eigenvalues=0).fit(
+        X, y, sensitive_features=y
+    )
+    ratio = found.layer_report_["sqnr_db"].loc[3]
+    assert ratio["0.weight"] == np.inf
+    assert 5 < ratio["3.weight"] < 30
+    assert (found.attribution_["activation_sqnr_db"].loc[3].loc["0.weight"] == np.inf).all()

@@ -50,8 +50,15 @@ def test_cells_without_a_finite_value():
     assert texts(display.ax_.texts)[2:] == ["inf", "nan"]
     missing = LayerSensitivityDisplay(table.drop(index=[(2, LAYERS[0], "b")]))
     assert np.isnan(missing.matrix_.loc[LAYERS[0], "b"])
-    with pytest.raises(ValueError, match="'clipping_rate' has no finite value at 2 bits"):
+    message = r"'clipping_rate' has no finite value at 2 bits: .* \['excess_loss_second_order'"
+    with pytest.raises(ValueError, match=message):
         LayerSensitivityDisplay(table.assign(clipping_rate=np.nan), column="clipping_rate")
+
+
+def test_exact_layers_are_said_to_be():
+    table = attribution().assign(activation_sqnr_db=[10.0, np.inf] * (len(attribution()) // 2))
+    display = LayerSensitivityDisplay(table, column="activation_sqnr_db").plot()
+    assert texts(display.ax_.texts) == ["10", "exact"] * (display.matrix_.size // 2)
 
 
 def test_many_layers_with_long_names_do_not_overlap():

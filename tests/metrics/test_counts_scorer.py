@@ -68,6 +68,7 @@ def test_folds_add_up_to_all_out_of_fold_predictions(data, cv):
     results = cross_validate(Given(), X, y, cv=cv, scoring=scorer(X), error_score="raise")
     report = pooled_report(results)
     assert report["fvo"][0] == fairness_violation_observed(y, predicted, sensitive_features=X["race"])
+    assert report["accuracy"][0] == np.mean(predicted == y)
     by_group = MetricFrame(
         metrics=accuracy_score, y_true=y, y_pred=predicted, sensitive_features=X["race"]
     ).by_group
@@ -154,6 +155,8 @@ def test_the_choice_does_not_depend_on_the_number_of_folds(data, n_splits):
     assert search.best_params_ == {"weight_bits": 8}
     report = pooled_report(search.cv_results_)
     assert report["fvo"][0] < 0.3 < report["fvo"][1]
+    assert report["param_weight_bits"].tolist() == [8, 2]
+    assert list(report)[:3] == ["param_weight_bits", "accuracy", "fvo"]
     display = BitWidthDisplay.from_cv_results(search.cv_results_)
     np.testing.assert_array_equal(display.table_["fvo"], report["fvo"])
     np.testing.assert_array_equal(display.table_["fvo_chance"], report["fvo_chance"])
@@ -243,6 +246,7 @@ def test_a_fit_that_failed(data):
     with pytest.warns(sklearn.exceptions.FitFailedWarning), pytest.warns(match="scores are non-finite"):
         results = search.fit(X, y).cv_results_
     report = pooled_report(results)
+    assert report.pop("param_broken").tolist() == [False, True]
     assert report.loc[0].notna().all()
     assert report.loc[1].isna().all()
 
