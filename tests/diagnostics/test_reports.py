@@ -363,7 +363,7 @@ def test_a_channel_of_one_weight_is_exact():
     """Its code times its scale is the weight, but for the rounding of float32."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
-    X, y = torch.randn(40, 1, 2, 2).numpy(), np.arange(40) % 2
+    X, y = torch.randn(140, 1, 2, 2).numpy(), np.arange(140) % 2
     model = TorchClassifier(net, classes=[0, 1])
     found = QuantizationDiagnostics(model, weight_bits=[3], n_eigenvalues=0).fit(
         X, y, sensitive_features=y

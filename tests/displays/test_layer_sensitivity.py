@@ -50,7 +50,7 @@ def test_cells_without_a_finite_value():
     assert texts(display.ax_.texts)[2:] == ["inf", "nan"]
     missing = LayerSensitivityDisplay(table.drop(index=[(2, LAYERS[0], "b")]))
     assert np.isnan(missing.matrix_.loc[LAYERS[0], "b"])
-    message = r"'clipping_rate' has no finite value at 2 bits: .* \['excess_loss_second_order'"
+    message = r"'clipping_rate' has no finite value at 2 bits: .* \['excess_loss_first_order'"
     with pytest.raises(ValueError, match=message):
         LayerSensitivityDisplay(table.assign(clipping_rate=np.nan), column="clipping_rate")
 
