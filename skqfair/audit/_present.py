@@ -41,7 +41,7 @@ SECTIONS = (
     ),
 )
 _REPEATED = ("fvo", "equal_accuracy_p")  # the same for a whole model, shown with the models
-_OF_TWO = ("flip_rate", "excess_accuracy_gap")  # compare with another model
+_OF_TWO = ("flip_rate", "excess_")  # compare with another model
 _EXEMPLARS = 5
 
 
@@ -52,7 +52,11 @@ def table_of(audit, section):
         extra = [c for c in audit.models if any(c == n or c.startswith(f"{n}_differ") for n in names)]
         if len(audit.models) == 1:
             extra += [c for c in audit.models if "_change" in c or c.startswith(_OF_TWO)]
-        return audit.models.drop(columns=list(dict.fromkeys(extra)))
+        groups = [group for group in audit.groups.index.droplevel(0) if isinstance(group, tuple)]
+        crossed = {", ".join(map(str, group)): name_of(group) for group in groups}
+        shown = audit.models.drop(columns=list(dict.fromkeys(extra)))
+        named = [column for column in shown if column.endswith("_group")]
+        return shown.assign(**{c: [crossed.get(g, g) for g in shown[c]] for c in named})
     if section != "metrics":
         return getattr(audit, section)
     rows = {}
