@@ -264,14 +264,12 @@ def test_masked_values_are_not_taken_for_data(data):
 
 def test_what_reports_and_selections_take(data):
     _, y, groups = data
-    with pytest.raises(TypeError, match="metrics must be a name, a function, a list or a dict.*got 5"):
+    with pytest.raises(TypeError, match=r"metrics must be a name, a function, a list or a dict.*got 5"):
         group_report(y, y, sensitive_features=groups, metrics=5)
     with pytest.raises(ValueError, match="predictions is a list; pass a dict of model names"):
         CompressionAudit.from_predictions(y, [y, y], sensitive_features=groups)
     for name in ("fvo", "accuracy_drop"):
-        with pytest.raises(
-            ValueError, match=rf"{name} must be a share, .* got 5; 0.05 stands for 5 poi"
-        ):
+        with pytest.raises(ValueError, match=rf"{name} must be a share, .* got 5; 0.05 stands for"):
             smallest_within(**{name: 5})
 
 

@@ -73,8 +73,8 @@ class _SmallestWithin:
         for name, limit in (("accuracy_drop", accuracy_drop), ("fvo", fvo)):
             if limit is not None and not (isinstance(limit, numbers.Real) and 0 <= limit <= 1):
                 raise ValueError(
-                    f"{name} must be a share, a number in [0, 1], or None, got {limit!r}; 0.05 stands for "
-                    "5 points."
+                    f"{name} must be a share, a number in [0, 1], or None, got {limit!r}; 0.05 stands "
+                    "for 5 points."
                 )
         for name, limit in (at_least or {}).items():
             if not isinstance(limit, numbers.Real):
