@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import check_aligned, check_length
+from skqfair._validation import check_aligned, check_length, check_not_masked
 from skqfair._warnings import warn
 from skqfair.exceptions import ManyGroupsWarning
 
@@ -70,6 +70,7 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
     """
     if sensitive_features is None:
         raise ValueError(f"{name} must be given: one group label for each sample.")
+    check_not_masked(sensitive_features, name)
     columns = _columns(sensitive_features, name)
     encoded = []
     for label, values in columns.items():

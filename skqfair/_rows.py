@@ -11,7 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from skqfair._items import Items, Named, is_dataset
 from skqfair._row_sources import Array, Source, Sparse, mapped, source_of
-from skqfair._validation import cast
+from skqfair._validation import cast, check_not_masked
 
 __all__ = [
     "AT_ONCE",
@@ -296,6 +296,8 @@ def validate_rows(estimator, X, *y, reset=True):
     y : ndarray
         Only where it was given.
     """
+    for values, argument in zip((X, *y), "Xy", strict=False):
+        check_not_masked(values, argument)
     if not (isinstance(X, Rows) or _stays(X)):
         return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
     name, given = type(estimator).__name__, isinstance(X, Rows)

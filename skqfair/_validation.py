@@ -11,6 +11,7 @@ __all__ = [
     "check_aligned",
     "check_length",
     "check_no_missing",
+    "check_not_masked",
     "check_rows",
     "check_sample_shape",
     "check_weights",
@@ -49,6 +50,7 @@ def as_labels(values, name):
     """
     if isinstance(values, (pd.Series, pd.Index)):
         values = values.to_numpy()
+    check_not_masked(values, name)
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -60,6 +62,15 @@ def as_labels(values, name):
     if not len(array):
         raise ValueError(f"{name} is empty; at least one sample is needed.")
     return array
+
+
+def check_not_masked(values, name):
+    """Raise if values are masked: what is under the mask would be taken for data."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} has {int(np.ma.count_masked(values))} masked values; drop these samples, or fill "
+            f"them in: {name}.filled(...)."
+        )
 
 
 def check_no_missing(labels, name):
@@ -90,6 +101,7 @@ def check_weights(sample_weight, n_samples):
     """
     if sample_weight is None:
         return None
+    check_not_masked(sample_weight, "sample_weight")
     try:
         weights = np.asarray(sample_weight, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skqfair import (
+    CompressionAudit,
     FairQATClassifier,
     QuantizationDiagnostics,
     QuantizedClassifier,
@@ -28,7 +29,7 @@ from skqfair.diagnostics import (
     per_sample_gradient_norms,
 )
 from skqfair.exceptions import ManyGroupsWarning
-from skqfair.metrics import group_report
+from skqfair.metrics import group_report, smallest_within
 from skqfair.networks import MLP, ConvNet, make_classifier
 from skqfair.quantization import quantize
 
@@ -240,6 +241,36 @@ def test_groups():
         warnings.simplefilter("error")
         group_report(y, y, sensitive_features=np.arange(120) % 50)
         group_report(y[:4], y[:4], sensitive_features=np.arange(4))
+
+
+def test_masked_values_are_not_taken_for_data(data):
+    X, y, groups = data
+    masked = np.ma.masked_array(y, np.arange(257) < 3)
+    clf = fit(X, y)
+    for call in (
+        lambda: fairness_violation_observed(masked, y, sensitive_features=groups),
+        lambda: fairness_violation_observed(y, masked, sensitive_features=groups),
+        lambda: fairness_violation_observed(y, y, sensitive_features=masked),
+        lambda: fairness_violation_observed(y, y, sensitive_features=groups, sample_weight=masked),
+        lambda: fit(X, masked),
+        lambda: fit(np.ma.masked_less(X, 0), y),
+        lambda: clf.predict(np.ma.masked_less(X, 0)),
+        lambda: clf.fit(X, y, sensitive_features=masked),
+    ):
+        with pytest.raises(ValueError, match=r"has \d+ masked values; drop .* fill them in"):
+            call()
+    assert fairness_violation_observed(np.ma.masked_array(y), y, sensitive_features=groups) == 0
+
+
+def test_what_reports_and_selections_take(data):
+    _, y, groups = data
+    with pytest.raises(TypeError, match=r"metrics must be a name, a function, a list or a dict.*got 5"):
+        group_report(y, y, sensitive_features=groups, metrics=5)
+    with pytest.raises(ValueError, match="predictions is a list; pass a dict of model names"):
+        CompressionAudit.from_predictions(y, [y, y], sensitive_features=groups)
+    for name in ("fvo", "accuracy_drop"):
+        with pytest.raises(ValueError, match=rf"{name} must be a share, .* got 5; 0.05 stands for"):
+            smallest_within(**{name: 5})
 
 
 def test_polars_with_pandas_groups(data):

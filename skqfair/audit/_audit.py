@@ -143,7 +143,7 @@ class CompressionAudit(Documents):
     @classmethod
     def _compare(cls, how, y_true, predictions, sizes, **options):
         data = {name: options[name] for name in ("sensitive_features", "sample_weight", "classes")}
-        if any(name is None or name != name for name in predictions):
+        if isinstance(predictions, dict) and any(n is None or n != n for n in predictions):
             raise ValueError(
                 f"models need names, e.g. 'float' instead of None; got {list(predictions)}."
             )

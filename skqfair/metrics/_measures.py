@@ -289,6 +289,10 @@ def find_measures(metrics, samples, outcomes):
         return default_measures(samples, outcomes)
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
+    if not isinstance(metrics, (dict, list, tuple)):
+        raise TypeError(
+            f"metrics must be a name, a function, a list or a dict of these; got {metrics!r}."
+        )
     pairs = metrics.items() if isinstance(metrics, dict) else [(None, metric) for metric in metrics]
     found = [_find(name, metric, samples) for name, metric in pairs]
     names = [measure.name for measure in found]

@@ -71,8 +71,11 @@ def smallest_within(
 class _SmallestWithin:
     def __init__(self, accuracy_drop, fvo, at_least, accuracy, fvo_score, size):
         for name, limit in (("accuracy_drop", accuracy_drop), ("fvo", fvo)):
-            if limit is not None and not (isinstance(limit, numbers.Real) and limit >= 0):
-                raise ValueError(f"{name} must be a number >= 0 or None, got {limit!r}.")
+            if limit is not None and not (isinstance(limit, numbers.Real) and 0 <= limit <= 1):
+                raise ValueError(
+                    f"{name} must be a share, a number in [0, 1], or None, got {limit!r}; 0.05 stands "
+                    "for 5 points."
+                )
         for name, limit in (at_least or {}).items():
             if not isinstance(limit, numbers.Real):
                 raise ValueError(f"at_least must hold numbers, got {limit!r} for {name!r}.")
