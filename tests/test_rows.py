@@ -230,7 +230,7 @@ def test_small_arrays_are_cast_at_once():
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "dok"])
 def test_sparse_samples(form):
     """As the dense ones, bit for bit, in all that take them."""
-    X = sparse.random_array((120, 9), density=0.3, format=form, rng=0)
+    X = sparse.random(120, 9, density=0.3, format=form, random_state=0)
     dense, y = X.toarray(), np.arange(120) % 2
     net = make_classifier(module__hidden_sizes=(4,), max_epochs=1)
     for model in (

@@ -51,6 +51,8 @@ class Requests:
             return MetadataRequest(owner=type(self).__name__)
         return copy.deepcopy(self._request)
 
+    _get_metadata_request = get_metadata_routing  # what scikit-learn 1.6 asks
+
 
 class GroupLookup:
     """The groups of the rows of X.

@@ -10,8 +10,8 @@ from skqfair.networks import make_classifier
 
 
 def test_float_quantized_and_exported(problem, tmp_path):
+    pytest.importorskip("onnx_ir")
     export = pytest.importorskip("skqfair.export")
-    pytest.importorskip("onnxruntime")
     X, y, groups = problem
     net = make_classifier(module__hidden_sizes=(8,), max_epochs=2)
     quantized = QuantizedClassifier(net, weight_bits=2, random_state=0).fit(X, y)
