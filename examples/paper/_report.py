@@ -25,11 +25,12 @@ _COMMAND = "python examples/reproduce_paper.py --data UTKFace --seeds 5 --jobs 2
 _INTRODUCTION = """\
 # The paper, claim by claim
 
-Bellam & Kim, *Explaining how quantization disparately skews a model* (2025, arXiv:2509.07222), name a
-chain of effects by which fewer bits widen the gaps between groups. Here each claim is measured with this
-package alone, by one command, `{command}`
-(without `--data` on data that ship, in two minutes). Every number below is computed from the tables that
-it wrote.
+Does what the paper claims hold here? Bellam & Kim, *Explaining how quantization disparately skews a
+model* (2025, arXiv:2509.07222), name a chain of effects by which fewer bits widen the gaps between
+groups. Here each claim is measured with this package alone, by one command,
+`{command}`
+(without `--data` on data that ship, in two minutes). Every number below is computed from the tables
+that it wrote.
 
 A gap is measured on these data and this network. A claim that is not seen here may hold elsewhere, and
 the other way round. Where the verdict is "not seen", the claim may also be too small for so few seeds.

@@ -17,6 +17,8 @@ from skqfair.curvature import (
 )
 from skqfair.networks import MLP, ConvNet
 
+for peer in ("backpack", "curvlinops"):
+    pytest.importorskip(peer)
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)  # of linear_operator
     from backpack import backpack, extend
