@@ -50,7 +50,8 @@ test-slow: $(VENV)/.all  ## The tests that take minutes
 coverage: $(VENV)/.all  ## Which lines the tests run: a table, and build/coverage/index.html
 	$(PYTEST) --cov=skqfair --cov-report=term --cov-report=html:build/coverage
 
-NEEDS_ONNX := tests/architectures tests/export tests/diagnostics tests/examples tests/test_package.py
+NEEDS_ONNX := tests/architectures tests/export tests/diagnostics tests/examples tests/test_package.py tests/test_items.py \
+  tests/classifiers/test_one_logit.py tests/networks/test_torch_classifier.py
 # warnings are no errors here: old packages warn of each other, new ones of what goes in a year
 OTHER_VERSIONS := -m pytest -n auto --maxprocesses 8 --dist worksteal -o filterwarnings=default
 test-oldest: $(BIN)/python  ## Tests with the lowest versions of pyproject.toml, in .venv-oldest
