@@ -74,6 +74,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "write_computation_times": False,  # its page loads scripts from elsewhere
     "matplotlib_animations": False,
+    "remove_config_comments": True,
 }
 warnings.filterwarnings("ignore", category=UserWarning, message="FigureCanvasAgg is non-interactive")
 

@@ -10,6 +10,8 @@ Run it with ``python examples/plot_audit_csv.py``; page and picture are saved as
 ``audit.png`` in the current folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/audit_csv.png"
+
 # %%
 # The table
 # ---------

@@ -12,6 +12,8 @@ Run it with ``make demo``, or ``python examples/plot_bit_width_grid.py``; the pi
 ``bit_width_grid.png`` in the current folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/bit_width_grid.png"
+
 # %%
 # Data: UCI Adult, shipped with the package
 # -----------------------------------------

@@ -12,6 +12,8 @@ Run it with ``python examples/plot_cascade.py``; the pictures are saved as ``cas
 ``cascade_layers.png`` in the current folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/cascade.png"
+
 # %%
 # A trained network, and people it has never seen
 # -----------------------------------------------

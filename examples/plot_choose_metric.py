@@ -11,6 +11,8 @@ Run it with ``python examples/plot_choose_metric.py``; it saves ``choose_metric.
 folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/choose_metric.png"
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -11,6 +11,8 @@ Run it with ``python examples/plot_deploy.py``; the picture is saved as ``deploy
 folder. It needs ``pip install 'skqfair[onnx]'``.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/deploy.png"
+
 # %%
 # The audit
 # ---------

@@ -13,6 +13,8 @@ The cluster is of this machine, two processes of one thread; with ``Client("sche
 same lines run on many machines. The folder of ``memory`` must then be one that all of them see.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/distributed_search.png"
+
 import os
 import signal
 import tempfile

@@ -14,6 +14,8 @@ Run it with ``python examples/plot_fair_qat.py``; the picture is saved as ``fair
 folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/fair_qat.png"
+
 # %%
 # Data and pipeline
 # -----------------

@@ -11,6 +11,8 @@ Run it with ``python examples/plot_foreign_models.py``; the picture is saved as 
 the current folder. It needs ``pip install 'skqfair[onnx]'``.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/foreign_models.png"
+
 # %%
 # What others have made
 # ---------------------

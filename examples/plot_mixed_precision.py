@@ -11,6 +11,8 @@ Run it with ``python examples/plot_mixed_precision.py``; it saves ``mixed_precis
 folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/mixed_precision.png"
+
 import tempfile
 
 import matplotlib.pyplot as plt

@@ -12,6 +12,8 @@ temporary folder, and saves ``model_card.png`` in the current one. It needs
 ``pip install 'skqfair[plot,save]'``.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/model_card.png"
+
 # %%
 # A pipeline and its audit
 # ------------------------

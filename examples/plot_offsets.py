@@ -13,6 +13,8 @@ Run it with ``python examples/plot_offsets.py``; the picture is saved as ``offse
 folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/offsets.png"
+
 # %%
 # Three parts of the data
 # -----------------------
@@ -81,9 +83,6 @@ fair = FairOffsetClassifier(frozen, max_accuracy_drop=0.02, random_state=0)
 fair.fit(data["fitting"], y.iloc[fitting])
 print(f"offsets {fair.offsets_.round(2)}, bytes {clf.model_size_} and {fair.model_size_}")
 
-fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-OffsetFrontierDisplay.from_estimator(fair, ax=axes[0])
-axes[0].set_title("groups: the classes", fontsize="medium")
 
 # %%
 # On people held out
@@ -127,6 +126,10 @@ with warnings.catch_warnings(record=True) as caught:
     by_group.fit(data["fitting"], y.iloc[fitting], sensitive_features=groups.iloc[fitting])
 for warning in caught:
     print(f"\n{warning.category.__name__}: {warning.message}")
+
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+OffsetFrontierDisplay.from_estimator(fair, ax=axes[0])
+axes[0].set_title("groups: the classes", fontsize="medium")
 OffsetFrontierDisplay.from_estimator(by_group, ax=axes[1])
 axes[1].set_title("groups: race × sex", fontsize="medium")
 fig.savefig("offsets.png", dpi=120)

@@ -11,6 +11,8 @@ Five splits and trainings, each measured on 797 digits that it was not trained o
 ``rounding.png`` in the current folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/rounding.png"
+
 import tempfile
 
 import matplotlib.pyplot as plt

@@ -12,6 +12,8 @@ Three splits and trainings. A thing whose names are held out is in the training 
 with ``python examples/plot_text.py``; it saves ``text.png`` in the current folder.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/thumbs/text.png"
+
 import tempfile
 
 import matplotlib.pyplot as plt
