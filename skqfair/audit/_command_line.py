@@ -169,7 +169,7 @@ def _open(path):
 
     def read(wanted):  # each text is made once, not a million times
         once = {name: "category" for name in text if name in wanted}
-        return pd.read_csv(path, usecols=wanted, dtype=once, float_precision="round_trip")
+        return pd.read_csv(path, usecols=wanted, dtype=once)
 
     return list(head), read
 
