@@ -71,6 +71,7 @@ class Twice(nn.Module):
 def test_shared_layers_on_any_processor(request, tmp_path, monkeypatch, kind, exact):
     X, y = request.getfixturevalue(kind)
     monkeypatch.setattr(_session, "_sums_are_exact", lambda: exact)
+    torch.manual_seed(0)
     clf = fitted(Twice(kind == "images"), X, y)
     exported = OnnxClassifier(to_onnx(clf, tmp_path / "model.onnx", X_example=X))
     assert (exported.predict(X) == clf.predict(X)).mean() >= 0.995
