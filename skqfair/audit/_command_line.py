@@ -43,9 +43,9 @@ def main(argv=None):
         warnings.showwarning = _Said()
         try:
             return _audit(options, sys.argv[1:] if argv is None else argv)
-        except BrokenPipeError:  # whoever reads has read enough
+        except BrokenPipeError as error:  # whoever reads has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _WITHIN
+            return _BEYOND if isinstance(error.__context__, AuditFailure) else _WITHIN
         except AuditFailure as failure:
             print(f"beyond the limits:\n{failure}", file=sys.stderr)
             return _BEYOND
@@ -136,11 +136,11 @@ def _audit(options, words):
             audit.require(**limits, on=options.on)
     finally:
         if "limits" in audit.context or not limits:
-            print("\n".join([*audit.verdicts, *audit.context.get("limits", [])]))
             if options.html:
                 audit.to_html(options.html)
             if options.json:
                 audit.to_json(options.json)
+            print("\n".join([*audit.verdicts, *audit.context.get("limits", [])]))
     return _WITHIN
 
 
