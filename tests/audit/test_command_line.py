@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -114,6 +115,19 @@ def test_limits_decide_the_exit_status(table, tmp_path, capsys):
     assert "int8: max_flip_rate=0.01 is exceeded" in said
     assert "max_fvo" not in said
     assert main(arguments(path, "--require", "max_fvo=0.06", "--on", "upper")) == 1
+
+
+@pytest.mark.parametrize("limit, status", [("max_fvo=0.5", 0), ("max_flip_rate=0.01", 1)])
+def test_a_reader_that_stops_early_changes_neither_status_nor_page(table, tmp_path, limit, status):
+    path, page = tmp_path / "predictions.csv", tmp_path / "audit.html"
+    table.to_csv(path, index=False)
+    read, write = os.pipe()
+    os.close(read)
+    words = arguments(path, "--html", str(page), "--require", limit)
+    run = subprocess.run([sys.executable, "-m", "skqfair", *words], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (run.returncode, b"Broken pipe" in run.stderr) == (status, False)
+    assert limit.split("=")[0] in page.read_text()
 
 
 def test_probabilities_and_the_positive_label(table, tmp_path, capsys):
