@@ -12,7 +12,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 import skqfair
 
-sys.path.insert(0, str(Path(__file__).parent))  # gallery_order
+sys.path.insert(0, str(Path(__file__).parent))  # gallery_order, literal_links
 
 project = "skqfair"
 author = "the skqfair developers"
@@ -20,6 +20,7 @@ copyright = "2026, the skqfair developers"
 version = release = skqfair.__version__
 
 extensions = [
+    "literal_links",
     "myst_parser",
     "notfound.extension",
     "numpydoc",

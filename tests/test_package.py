@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -275,6 +276,14 @@ def test_the_citation_and_the_changelog_name_this_version():
     version = skqfair.__version__
     assert f"\nversion: {version}\n" in (ROOT.parent / "CITATION.cff").read_text()
     assert f"\n## {version}" in (ROOT.parent / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT.parent / "docs" / "user_guide").glob("*.md")), ids=lambda p: p.stem
+)
+def test_the_guide_reads_as_plain_markdown(page):
+    """No roles of Sphinx: names are linked by docs/literal_links.py."""
+    assert not re.findall(r"\{[a-z:]+\}`", page.read_text())
 
 
 def test_the_benchmark_page_is_there():

@@ -20,7 +20,8 @@ SECTIONS = (
     (
         "changes",
         "Changes by group",
-        "Against the reference, sample by sample; lost: right became wrong.",
+        "Against the reference, sample by sample; lost: right became wrong. A star: the interval of a "
+        "change does not reach zero.",
     ),
     ("groups", "Groups", "Each figure with its interval; the intervals of a model hold together."),
     (
@@ -100,8 +101,13 @@ def _column(table, column):
     low, high = (table.get(f"{column}_{end}") for end in ("low", "high"))
     if low is None:
         return [(_text(value, column), _key(value)) for value in values]
+    signs = "change" in str(column)
     return [
-        (f"{_text(v, column)} ({_text(a, column)} to {_text(b, column)})", _key(v))
+        (
+            f"{_text(v, column)} ({_text(a, column)} to {_text(b, column)})"
+            + (" *" if signs and a * b > 0 else ""),
+            _key(v),
+        )
         for v, a, b in zip(values, low, high, strict=True)
     ]
 

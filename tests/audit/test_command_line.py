@@ -117,7 +117,7 @@ def test_limits_decide_the_exit_status(table, tmp_path, capsys):
     assert main(arguments(path, "--require", "max_fvo=0.06", "--on", "upper")) == 1
 
 
-@pytest.mark.parametrize("limit, status", [("max_fvo=0.5", 0), ("max_flip_rate=0.01", 1)])
+@pytest.mark.parametrize(("limit", "status"), [("max_fvo=0.5", 0), ("max_flip_rate=0.01", 1)])
 def test_a_reader_that_stops_early_changes_neither_status_nor_page(table, tmp_path, limit, status):
     path, page = tmp_path / "predictions.csv", tmp_path / "audit.html"
     table.to_csv(path, index=False)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from skqfair import CompressionAudit
+from skqfair.audit._present import cells
 
 TABLES = ("models", "groups", "changes", "detectable", "exemplars")
 
@@ -85,6 +86,14 @@ def test_the_page_says_what_the_tables_say(audit):
     assert f"{row['change']:+.3f} ({row['change_low']:+.3f} to {row['change_high']:+.3f})" in text
     assert audit.context["data_sha256"] in text
     assert audit.context["versions"]["numpy"] in text
+
+
+def test_changes_whose_interval_does_not_reach_zero_have_a_star():
+    changes = make(n=300, n_groups=2, metrics=()).changes
+    established = changes["change_low"] * changes["change_high"] > 0
+    assert set(established) == {True, False}
+    _, rows = cells(changes)
+    assert [any(text.endswith(") *") for text, _ in row) for row in rows] == established.tolist()
 
 
 def test_twenty_groups_and_five_models_are_no_large_page():

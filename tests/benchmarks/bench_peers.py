@@ -143,7 +143,8 @@ def faces(folder, networks):
         net = make_classifier(
             ConvNet, module__widths=(16, 32, 64), module__in_channels=3, module__n_classes=len(classes)
         )
-        net.initialize().module_.load_state_dict(state)
+        net.set_params(classes=range(len(classes))).initialize().module_.load_state_dict(state)
+        net.history.new_epoch()  # trained elsewhere
         drawn = np.random.default_rng(seed).choice(train, 1024, replace=False)
         yield net, X[drawn], y[drawn], X[test], y[test], groups[test]
 
