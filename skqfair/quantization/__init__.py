@@ -15,11 +15,12 @@ from skqfair.quantization._affine import check_bits, pack, q_max, unpack
 from skqfair.quantization._allocation import CHOICES, allocate_bits, check_budget
 from skqfair.quantization._batchnorm import has_batchnorm, move_batchnorm
 from skqfair.quantization._calibration import CALIBRATIONS
+from skqfair.quantization._column_groups import parse_granularity, spread
 from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
 from skqfair.quantization._pruning_masks import HeldMasks
-from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, channel_shape, quantize
+from skqfair.quantization._quantize import QuantizedTensor, channel_shape, quantize
 from skqfair.quantization._rounding import ROUNDINGS, compensate_rounding, round_alone
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
@@ -31,7 +32,6 @@ __all__ = [
     "CALIBRATIONS",
     "CHOICES",
     "FLOAT_BITS",
-    "GRANULARITIES",
     "ROUNDINGS",
     "SCOPES",
     "ActivationQuantizer",
@@ -58,6 +58,7 @@ __all__ = [
     "move_batchnorm",
     "observe_activations",
     "pack",
+    "parse_granularity",
     "plain",
     "plain_copy",
     "prune",
@@ -67,6 +68,7 @@ __all__ = [
     "quantized_size",
     "round_alone",
     "sparse_size",
+    "spread",
     "unpack",
 ]
 
