@@ -60,10 +60,7 @@ class FairQATClassifier(NetworkClassifier):
     bit_budget : float or None, default=None
         Mean bits per weight, for "auto" (2 to 8) and "fairquant".
     granularity : {"per_channel", "per_tensor"} or ("per_group", n), default="per_channel"
-        One scale per output channel of a weight, or one per weight. With ``("per_group", 32)`` each 32
-        columns (inputs) of an output channel of Linear and attention modules, and of matrices that
-        ``quantize_parameters`` names, have one; other layers, and those of no more columns, one per
-        channel.
+        What shares a scale: a channel, a weight, or n inputs of a channel; :class:`QuantizedClassifier`.
     calibration_size : int, default=1024
         Training samples used for activation ranges and sensitivities, equally many of each group.
     calibration : {"minmax", "percentile", "mse", "learned"}, default="mse"

@@ -23,7 +23,6 @@ from skqfair.quantization import (
     allocate_bits,
     check_budget,
     left_in_float,
-    parse_granularity,
     plain,
     plain_copy,
     round_alone,
@@ -54,7 +53,7 @@ _FAIRQUANT = (2, 4, 8)
 
 def check_layer_bits(layer_bits, bit_budget, weight_bits, granularity):
     """Raise if the granularity is none, or ``bit_budget`` does not fit ``layer_bits``."""
-    per_channel, _ = parse_granularity(granularity)
+    per_channel = QuantizationScheme(granularity=granularity).per_channel
     budgeted = isinstance(layer_bits, str) and layer_bits in _BUDGETED
     if bit_budget is not None and not budgeted:
         raise ValueError(

@@ -29,7 +29,7 @@ from skqfair.diagnostics._reports import (
 from skqfair.diagnostics._versions import check_names, find_versions, take_apart
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.networks import read_weights
-from skqfair.quantization import CALIBRATIONS, check_bits, parse_granularity
+from skqfair.quantization import CALIBRATIONS, QuantizationScheme, check_bits
 from skqfair.storage import SavedState
 
 __all__ = ["QuantizationDiagnostics"]
@@ -152,7 +152,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         "estimator": "no_validation",
         "weight_bits": [Interval(numbers.Integral, 2, 16, closed="both"), "array-like"],
         "activation_bits": [Interval(numbers.Integral, 2, 16, closed="both"), None],
-        "granularity": "no_validation",  # by parse_granularity
+        "granularity": "no_validation",  # by QuantizationScheme
         "calibration": [StrOptions(set(CALIBRATIONS))],
         "n_eigenvalues": [Interval(numbers.Integral, 0, None, closed="left")],
         "match_group_sizes": ["boolean"],
@@ -226,7 +226,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             If an operation of the network has no second derivative, or the model is an exported one:
             those columns are then NaN.
         """
-        parse_granularity(self.granularity)
+        QuantizationScheme(granularity=self.granularity)  # or its error
         widths = np.ravel(np.asarray(self.weight_bits, dtype=object))
         for bits in widths:
             check_bits(bits, "weight_bits")

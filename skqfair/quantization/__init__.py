@@ -15,7 +15,6 @@ from skqfair.quantization._affine import check_bits, pack, q_max, unpack
 from skqfair.quantization._allocation import CHOICES, allocate_bits, check_budget
 from skqfair.quantization._batchnorm import has_batchnorm, move_batchnorm
 from skqfair.quantization._calibration import CALIBRATIONS
-from skqfair.quantization._column_groups import parse_granularity, spread
 from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
@@ -58,7 +57,6 @@ __all__ = [
     "move_batchnorm",
     "observe_activations",
     "pack",
-    "parse_granularity",
     "plain",
     "plain_copy",
     "prune",
@@ -68,7 +66,6 @@ __all__ = [
     "quantized_size",
     "round_alone",
     "sparse_size",
-    "spread",
     "unpack",
 ]
 
