@@ -71,11 +71,15 @@ def test_predictions_agree(bits, size, tmp_path):
 
 
 def test_the_file_is_what_the_specification_says(tmp_path):
-    """The reference implementation of ONNX computes the same, last group and all."""
-    X = rows(n_features=40)
-    clf = fitted(wide(), X, weight_bits=4, granularity=("per_group", 16))
+    """The reference implementation of ONNX computes the same, with BatchNorm in the scales of groups."""
+    X, module = rows(n_features=40), seeded(lambda: nn.Sequential(nn.Linear(40, 8), nn.BatchNorm1d(8)))
+    module[1].weight.data = torch.linspace(-1, 2, 8)
+    module[1].weight.data[5] = 0
+    module[1].running_mean.copy_(torch.linspace(0, 1, 8))
+    clf = fitted(module, X, np.arange(64) % 8, weight_bits=4, granularity=GROUPS)
     path = to_onnx(clf, tmp_path / "m.onnx")
     onnx.checker.check_model(onnx.load(path), full_check=True)
+    assert "BatchNormalization" not in [node.op_type for node in onnx.load(path).graph.node]
     (outputs,) = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"X": X})
     np.testing.assert_allclose(outputs, clf.decision_function(X), atol=1e-5)
 
