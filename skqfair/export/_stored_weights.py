@@ -59,7 +59,7 @@ def _along(values, codes, axis, block):
     """Return numbers of channels, or of blocks along an axis, with the shape that codes need."""
     values = np.asarray(values)
     if block and values.ndim:
-        return np.take(np.repeat(values, block, axis), np.arange(codes.shape[axis]), axis)
+        return np.take(values, np.arange(codes.shape[axis]) // block, axis)
     if values.size == 1:
         return values.reshape(())
     if axis is None:  # the axis that has as many, the last as onnxruntime quantizes products

@@ -97,7 +97,7 @@ class StoredWeight:
         if self.blocks is None:
             return values
         axis, size = self.blocks
-        return np.take(np.repeat(values, size, axis), np.arange(self.codes.shape[axis]), axis)
+        return np.take(values, np.arange(self.codes.shape[axis]) // size, axis)
 
     def scaled(self, factor, axis):
         """Return the weight times one factor a channel: in the scales, the sign in the codes."""

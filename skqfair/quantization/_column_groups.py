@@ -102,7 +102,8 @@ def spread(values: torch.Tensor, like: torch.Tensor, axis: int, group_size: int 
     if group_size is None:
         return values
     columns = 1 - axis
-    return values.repeat_interleave(group_size, columns).narrow(columns, 0, like.shape[columns])
+    group = torch.arange(like.shape[columns], device=values.device) // group_size
+    return values.index_select(columns, group)
 
 
 def group_sums(values: torch.Tensor, axis: int, group_size: int) -> torch.Tensor:

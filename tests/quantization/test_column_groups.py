@@ -43,9 +43,9 @@ def repeated(scales, size, axis, shape):
 
 
 @pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("size", [2, 16, 30, 32, 45, 64, 70])
-@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("size", [5, 30, 32, 10**12])
+@pytest.mark.parametrize("axis", [0, -1])
 def test_scales_and_codes_are_those_of_a_loop(calibration, bits, size, axis):
     weight = np.random.default_rng(size).standard_t(4, (6, 64)).astype(np.float32)
     weight[1, :35] = 0
