@@ -215,6 +215,34 @@ def test_learned_scales_start_and_end_in_their_groups():
     np.testing.assert_array_equal(finished.module[0].weight.detach(), codes * of_each)
 
 
+class Turned(nn.Module):
+    """A linear layer whose weight has its channels along the second axis."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().T.contiguous())
+
+    def forward(self, X):
+        return X @ self.weight
+
+
+def test_learned_scales_of_either_layout():
+    torch.manual_seed(0)
+    linear, X = nn.Linear(10, 3, bias=False).double(), torch.randn(20, 10).double()
+    found = []
+    for module, more in ((Turned(linear), {"weight": 1}), (linear, None)):
+        scheme = QuantizationScheme(3, granularity=("per_group", 4), quantize_parameters=more)
+        fake = FakeQuantization(module, scheme, learned=True)
+        with fake.applied(training=True):
+            module(X).square().mean().backward()
+        shape = fake.weights["weight"].scale.shape
+        scale, gradient = (t.detach().view(shape) for t in (fake.scales, fake.scales.grad))
+        found.append((scale, gradient, module.weight.grad, fake.finish().weights["weight"].codes))
+    for turned, straight in zip(*found, strict=True):
+        torch.testing.assert_close(turned.T, straight)
+        assert (straight != 0).any()
+
+
 @pytest.mark.parametrize("size", [0, 1, -8, 2.0, True, "32", None])
 def test_bad_sizes(size):
     for make in (
