@@ -59,8 +59,8 @@ class FairQATClassifier(NetworkClassifier):
         :class:`QuantizedClassifier`.
     bit_budget : float or None, default=None
         Mean bits per weight, for "auto" (2 to 8) and "fairquant".
-    granularity : {"per_channel", "per_tensor"}, default="per_channel"
-        One scale per output channel of a weight, or one per weight.
+    granularity : {"per_channel", "per_tensor"} or ("per_group", n), default="per_channel"
+        What shares a scale: a channel, a weight, or n inputs of a channel; :class:`QuantizedClassifier`.
     calibration_size : int, default=1024
         Training samples used for activation ranges and sensitivities, equally many of each group.
     calibration : {"minmax", "percentile", "mse", "learned"}, default="mse"

@@ -39,7 +39,7 @@ BIT_CONSTRAINTS = {
     "layer_bits": [dict, StrOptions(set(AUTOMATIC)), None],
     "bit_budget": [Interval(Real, 0, None, closed="neither"), None],
     "quantize_parameters": [dict, None],
-    "granularity": [StrOptions({"per_channel", "per_tensor"})],
+    "granularity": "no_validation",  # by check_layer_bits
     "calibration_size": [Interval(Integral, 1, None, closed="left")],
     "activation_scheme": [StrOptions(set(ACTIVATION_SCHEMES))],
     "activation_calibration": [StrOptions(set(CALIBRATIONS)), None],
@@ -52,7 +52,8 @@ _FAIRQUANT = (2, 4, 8)
 
 
 def check_layer_bits(layer_bits, bit_budget, weight_bits, granularity):
-    """Raise if ``bit_budget`` does not fit ``layer_bits``."""
+    """Raise if the granularity is none, or ``bit_budget`` does not fit ``layer_bits``."""
+    per_channel = QuantizationScheme(granularity=granularity).per_channel
     budgeted = isinstance(layer_bits, str) and layer_bits in _BUDGETED
     if bit_budget is not None and not budgeted:
         raise ValueError(
@@ -65,9 +66,10 @@ def check_layer_bits(layer_bits, bit_budget, weight_bits, granularity):
         )
     if budgeted:
         check_budget(bit_budget, CHOICES if layer_bits == "auto" else _FAIRQUANT, "bit_budget")
-    if layer_bits == "fairquant" and granularity == "per_tensor":
+    if layer_bits == "fairquant" and not per_channel:
         raise ValueError(
-            'layer_bits="fairquant" chooses bits for each channel and needs granularity="per_channel".'
+            'layer_bits="fairquant" chooses bits for each channel and needs granularity="per_channel" '
+            'or ("per_group", n).'
         )
     if layer_bits == "first_last_8" and weight_bits is None:
         raise ValueError('layer_bits="first_last_8" needs weight_bits for the layers between.')
@@ -100,13 +102,13 @@ def build_scheme(clf, calibration, trained=None, rows=None):
     if isinstance(layer_bits, str):
         if trained is None:
             return QuantizationScheme(**options)
-        module = plain_copy(trained.network.module).eval()
-        axes = QuantizationScheme(**options).axes(module)
+        module, plainly = plain_copy(trained.network.module).eval(), QuantizationScheme(**options)
+        axes = plainly.axes(module)
         if layer_bits == "first_last_8":
             names = list(axes)
             layer_bits = {names[0]: 8, names[-1]: 8}
         elif layer_bits == "auto":
-            layer_bits = _minimax(module, axes, trained, rows(), clf.bit_budget, options, clf.rounding)
+            layer_bits = _minimax(module, plainly, trained, rows(), clf.bit_budget, clf.rounding)
         else:
             layer_bits = _by_importance(module, axes, trained, rows(), clf.bit_budget)
     return QuantizationScheme(**options, layer_bits=layer_bits)
@@ -145,14 +147,15 @@ def _sample(trained, rows):
     return trained.X[rows], trained.y[rows], codes
 
 
-def _minimax(module, axes, trained, rows, budget, options, rounding):
+def _minimax(module, scheme, trained, rows, budget, rounding):
     """Return the allocation whose worst group loses least, from measured sensitivities."""
 
     def compute():
         with seeded(trained.seed):
-            return _measured(module, axes, trained, rows, options, rounding)
+            return _measured(module, scheme, trained, rows, rounding)
 
-    kind = options["granularity"], options["calibration"], rounding, CHOICES, list(axes.items())
+    axes = scheme.axes(module)
+    kind = scheme.granularity, scheme.calibration, rounding, CHOICES, list(axes.items())
     parts = ("sensitivity", *_sample(trained, rows), *kind)
     sensitivity = trained.cached(parts, compute)
     parameters = dict(module.named_parameters())
@@ -161,7 +164,7 @@ def _minimax(module, axes, trained, rows, budget, options, rounding):
     return {name: int(b) for name, b in zip(axes, bits, strict=True)}
 
 
-def _measured(module, axes, trained, rows, options, rounding):
+def _measured(module, scheme, trained, rows, rounding):
     """Return the loss increase of each group when one layer alone is quantized, shape (L, choices, G).
 
     One pass over the sample for each layer and width serves all groups; a second-order prediction
@@ -171,17 +174,11 @@ def _measured(module, axes, trained, rows, options, rounding):
     before = group_means(losses(trained.network, module, X, y), codes)
     parameters = dict(module.named_parameters())
     increases = []
-    for name, axis in axes.items():
+    for name, layout in scheme.layouts(module).items():
         parameter = parameters[name].detach()
         values = parameter.clone()
         nearest = [
-            QuantizedTensor.from_float(
-                values,
-                bits,
-                per_channel=options["granularity"] == "per_channel",
-                calibration=options["calibration"],
-                axis=axis,
-            )
+            QuantizedTensor.from_float(values, bits, calibration=scheme.calibration, **layout)
             for bits in CHOICES
         ]
         run = partial(trained.network.outputs, X)

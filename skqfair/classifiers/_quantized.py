@@ -48,8 +48,11 @@ class QuantizedClassifier(NetworkClassifier):
         "first_last_8" gives the first and the last layer 8 bits.
     bit_budget : float or None, default=None
         Mean bits per weight, for "auto" (2 to 8) and "fairquant".
-    granularity : {"per_channel", "per_tensor"}, default="per_channel"
-        One scale per output channel of a weight, or one per weight.
+    granularity : {"per_channel", "per_tensor"} or ("per_group", n), default="per_channel"
+        One scale per output channel of a weight, or one per weight. With ``("per_group", 32)`` each 32
+        columns (inputs) of an output channel of Linear and attention modules, and of matrices that
+        ``quantize_parameters`` names, have one; other layers, and those of no more columns, one per
+        channel.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         How scales are found: the largest magnitude, its 99.99th percentile, or the clip with the
         least squared error.

@@ -50,7 +50,7 @@ def _row(original, weight):
     limit = q_max(weight.bits if isinstance(weight.bits, int) else torch.as_tensor(weight.bits))
     if isinstance(limit, torch.Tensor):
         limit = limit.reshape(channel_shape(original, weight.axis)).to(original.device)
-    ratio = (original / weight.scale.to(original)).abs()
+    ratio = (original / weight.spread_scale.to(original)).abs()
     signal, noise = float(original.square().sum()), float(error.square().sum())
     return {
         "n_weights": original.numel(),

@@ -29,7 +29,7 @@ from skqfair.diagnostics._reports import (
 from skqfair.diagnostics._versions import check_names, find_versions, take_apart
 from skqfair.exceptions import NoCurvatureWarning
 from skqfair.networks import read_weights
-from skqfair.quantization import CALIBRATIONS, GRANULARITIES, check_bits
+from skqfair.quantization import CALIBRATIONS, QuantizationScheme, check_bits
 from skqfair.storage import SavedState
 
 __all__ = ["QuantizationDiagnostics"]
@@ -55,8 +55,9 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         Widths to which a skorch net is quantized, 2..16.
     activation_bits : int or None, default=None
         Bits of the inputs of layers, 2..16; None leaves them float.
-    granularity : {"per_channel", "per_tensor"}, default="per_channel"
-        One scale for each output channel of a weight, or one in all.
+    granularity : {"per_channel", "per_tensor"} or ("per_group", n), default="per_channel"
+        One scale for each output channel of a weight, one in all, or one for each n inputs of an output
+        channel, as in :class:`~skqfair.QuantizedClassifier`.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         How scales are chosen.
     n_eigenvalues : int, default=1
@@ -151,7 +152,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         "estimator": "no_validation",
         "weight_bits": [Interval(numbers.Integral, 2, 16, closed="both"), "array-like"],
         "activation_bits": [Interval(numbers.Integral, 2, 16, closed="both"), None],
-        "granularity": [StrOptions(set(GRANULARITIES))],
+        "granularity": "no_validation",  # by QuantizationScheme
         "calibration": [StrOptions(set(CALIBRATIONS))],
         "n_eigenvalues": [Interval(numbers.Integral, 0, None, closed="left")],
         "match_group_sizes": ["boolean"],
@@ -225,6 +226,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
             If an operation of the network has no second derivative, or the model is an exported one:
             those columns are then NaN.
         """
+        QuantizationScheme(granularity=self.granularity)  # or its error
         widths = np.ravel(np.asarray(self.weight_bits, dtype=object))
         for bits in widths:
             check_bits(bits, "weight_bits")

@@ -17,7 +17,7 @@ from skqfair.export._graph import (
     replace_node,
     values_of,
 )
-from skqfair.export._weights import bias_codes, takes_integers
+from skqfair.export._weights import bias_codes, has_blocks, takes_integers
 
 __all__ = ["float_quantizers", "quantize_biases", "quantize_outputs", "unquantized_outputs"]
 
@@ -64,7 +64,9 @@ def _is_input_quantizer(node):
 
 
 def _is_integer_layer(node):
-    return takes_integers(node) and _is_dequantized(node.inputs[1])
+    weight = node.inputs[1]
+    dequantized = takes_integers(node) and _is_dequantized(weight)
+    return dequantized and not has_blocks(weight.producer())
 
 
 def quantize_biases(graph):

@@ -9,7 +9,7 @@ from skqfair.exceptions import ExportError
 __all__ = ["TRACED", "check_opset", "ir_version", "lowered"]
 
 _FIRST = {ir.DataType.INT2: 25, ir.DataType.INT4: 21, ir.DataType.INT16: 21}  # 8-bit weights: 13
-_LEAST, _DEFAULT = 13, 21
+_LEAST, _DEFAULT, _BLOCKS = 13, 21, 21
 TRACED = 18  # the oldest that torch writes
 
 
@@ -17,14 +17,20 @@ def check_opset(opset, weights):
     """Return the version to write, the given one if it knows the integers of the weights."""
     types = {weight.dtype for weight in weights.values()}
     least = max((_FIRST.get(dtype, _LEAST) for dtype in types), default=_LEAST)
+    blocks = least < _BLOCKS and any(weight.blocks is not None for weight in weights.values())
+    least = _BLOCKS if blocks else least
     if opset is None:
         return max(least, _DEFAULT)
     most = onnx.defs.onnx_opset_version()
     if isinstance(opset, bool) or not isinstance(opset, int) or not least <= opset <= most:
         why = {13: "8-bit weights", 21: "weights of 4 and 16 bits", 25: "weights of 2 bits"}[least]
+        remedy = "leave opset None"
+        if blocks:
+            why = "scales of groups of columns"
+            remedy += ", or fit with granularity='per_channel'"
         raise ValueError(
             f"opset must be an integer from {least}, the first for {why}, to {most}, the last that the "
-            f"installed onnx knows; got {opset!r}."
+            f"installed onnx knows; got {opset!r}: {remedy}."
         )
     return opset
 

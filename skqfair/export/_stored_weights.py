@@ -42,24 +42,24 @@ def stored_weights(content):
 def _dequantized(name, tensor, tensors, reader):
     """Return the values of codes, None where their scale is not known."""
     base = name.removesuffix("_quantized")
-    scale, zero, axis = f"{base}_scale", f"{base}_zero_point", None
+    scale, zero, axis, block = f"{base}_scale", f"{base}_zero_point", None, 0
     if reader is not None:
         scale, zero = reader.input[1], reader.input[2] if len(reader.input) > 2 else ""
         options = {attribute.name: attribute.i for attribute in reader.attribute}
-        if options.get("block_size"):
-            return None
-        axis = options.get("axis", 1)
+        axis, block = options.get("axis", 1), options.get("block_size", 0)
     if scale not in tensors:
         return None
     codes = numpy_helper.to_array(tensor).astype(np.float64)
     scale = numpy_helper.to_array(tensors[scale]).astype(np.float64)
     zero = numpy_helper.to_array(tensors[zero]).astype(np.float64) if zero in tensors else 0.0
-    return (codes - _along(zero, codes, axis)) * _along(scale, codes, axis)
+    return (codes - _along(zero, codes, axis, block)) * _along(scale, codes, axis, block)
 
 
-def _along(values, codes, axis):
-    """Return numbers of channels with the shape that goes with the codes."""
+def _along(values, codes, axis, block):
+    """Return numbers of channels, or of blocks along an axis, with the shape that codes need."""
     values = np.asarray(values)
+    if block and values.ndim:
+        return np.take(values, np.arange(codes.shape[axis]) // block, axis)
     if values.size == 1:
         return values.reshape(())
     if axis is None:  # the axis that has as many, the last as onnxruntime quantizes products

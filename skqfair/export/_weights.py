@@ -1,6 +1,6 @@
 """Weights in the graph: codes in the smallest ONNX integers, BatchNorm in their scales."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,7 @@ __all__ = [
     "bias_codes",
     "fold_batchnorm",
     "fold_transposes",
+    "has_blocks",
     "store",
     "takes_integers",
 ]
@@ -32,7 +33,7 @@ _SMALL = np.float32(2**-16)  # scale of a weight that is zero throughout
 
 @dataclass
 class StoredWeight:
-    """Integer codes, and scales that broadcast against them.
+    """Integer codes, and scales that broadcast against them or, with ``blocks``, repeat along an axis.
 
     Attributes
     ----------
@@ -42,17 +43,21 @@ class StoredWeight:
         Positive.
     bits : int
         Of the widest code.
+    blocks : tuple of int, or None
+        Axis and number of neighbours that share a scale; the last may be fewer.
     """
 
     codes: np.ndarray
     scale: np.ndarray
     bits: int
+    blocks: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, tensor):
         """Take over a :class:`QuantizedTensor`."""
         scale = tensor.scale.detach().cpu().float().numpy()
-        return cls(tensor.codes.cpu().numpy(), scale, int(np.max(tensor.bits)))
+        blocks = None if tensor.group_size is None else (1 - tensor.axis, tensor.group_size)
+        return cls(tensor.codes.cpu().numpy(), scale, int(np.max(tensor.bits)), blocks)
 
     @property
     def dtype(self):
@@ -68,7 +73,7 @@ class StoredWeight:
     @property
     def is_linear(self):
         """Whether DequantizeLinear can express the scales: one, or one for each channel."""
-        return self.scale.size == 1 or self.axis is not None
+        return self.blocks is None and (self.scale.size == 1 or self.axis is not None)
 
     @property
     def factor(self):
@@ -87,18 +92,27 @@ class StoredWeight:
         least = self.scale[used].min() if used.any() else _SMALL
         return np.where(used, self.scale, least) / np.float32(self.factor)
 
+    def spread(self, values):
+        """Return values, one for each scale, so that they broadcast against the codes."""
+        if self.blocks is None:
+            return values
+        axis, size = self.blocks
+        return np.take(values, np.arange(self.codes.shape[axis]) // size, axis)
+
     def scaled(self, factor, axis):
         """Return the weight times one factor a channel: in the scales, the sign in the codes."""
         factor = factor.reshape(channel_shape(self.codes, axis))
         scale = np.abs(self.scale.astype(np.float64) * factor).astype(np.float32)
         codes = self.codes * np.sign(factor).astype(self.codes.dtype)
         gone = scale == 0
-        return StoredWeight(np.where(gone, 0, codes), np.where(gone, np.float32(1), scale), self.bits)
+        codes = np.where(self.spread(gone), 0, codes)
+        return replace(self, codes=codes, scale=np.where(gone, np.float32(1), scale))
 
     def transposed(self, permutation):
         """Return the weight with its axes permuted."""
         scale = self.scale.transpose(permutation) if self.scale.ndim else self.scale
-        return StoredWeight(self.codes.transpose(permutation), scale, self.bits)
+        blocks = self.blocks and (permutation.index(self.blocks[0]), self.blocks[1])
+        return replace(self, codes=self.codes.transpose(permutation), scale=scale, blocks=blocks)
 
 
 def fold_transposes(graph, weights):
@@ -179,12 +193,17 @@ def _scale_float(graph, weight, factor, axis):
     redirect(weight, add_constant(graph, f"{weight.name}.folded", scaled))
 
 
+def has_blocks(node):
+    """Tell whether a DequantizeLinear has scales of blocks, which integer kernels do not know."""
+    return "block_size" in node.attributes
+
+
 def takes_integers(node):
     """Tell whether a layer has integer kernels and an input of at most 8 bits."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return False
     before = node.inputs[0].producer()
-    if before is None or before.op_type != "DequantizeLinear":
+    if before is None or before.op_type != "DequantizeLinear" or has_blocks(before):
         return False
     zero_point = values_of(before.inputs[2])
     return zero_point is not None and zero_point.dtype == np.uint8
@@ -233,11 +252,25 @@ def _widened(graph, before, codes, factor, name):
     return insert(graph, before, "Cast", [wide], f"{name}.bytes", to=ir.DataType.INT8)
 
 
+def _from_blocks(graph, before, codes, weight, name):
+    """Return floats of codes whose scales are those of blocks.
+
+    Of codes in 2, 4 or 8 bits onnxruntime would make a MatMulNBits of its own accord, which rounds the
+    inputs of the product to 8 bits; of 16 bits it does not.
+    """
+    (axis, size), scale = weight.blocks, add_constant(graph, f"{name}.scale", weight.scale)
+    if weight.bits <= 8:
+        codes = insert(graph, before, "Cast", [codes], f"{name}.wide", to=ir.DataType.INT16)
+    inputs, blocks = [codes, scale], {"axis": axis, "block_size": size}
+    return insert(graph, before, "DequantizeLinear", inputs, f"{name}.float", **blocks)
+
+
 def store(graph, weights):
     """Replace float weights by their codes and what makes floats of them.
 
-    A weight that integer kernels will take is dequantized by DequantizeLinear, which they look for. Any
-    other one by a cast and a product, which a runtime computes once when it loads the model.
+    A weight that integer kernels will take is dequantized by DequantizeLinear, which they look for, and
+    one with blocks too, for it alone knows these. Any other one by a cast and a product, which a runtime
+    computes once when it loads the model.
 
     Parameters
     ----------
@@ -257,6 +290,8 @@ def store(graph, weights):
         if all(position == 1 and _runs_in_integers(node, weight) for node, position in users):
             codes = _widened(graph, first, codes, weight.factor, name)
             floats = dequantize(graph, first, codes, weight.byte_scale, weight.axis, name)
+        elif weight.blocks is not None:
+            floats = _from_blocks(graph, first, codes, weight, name)
         else:
             scale = add_constant(graph, f"{name}.scale", weight.scale)
             floats = insert(graph, first, "Cast", [codes], f"{name}.cast", to=ir.DataType.FLOAT)

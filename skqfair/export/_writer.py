@@ -65,8 +65,8 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
         graph computes what ``module_`` computes.
     opset : int, optional
         Version of the ONNX operators: at least 25 for weights of 2 bits, 21 for those of 3, 4 and 9 to
-        16 bits, else 13. The default is 21, or 25 where it is needed. Below 18 not all operations
-        can be written.
+        16 bits and for scales of groups of columns, else 13. The default is 21, or 25 where it is
+        needed. Below 18 not all operations can be written.
     report : DataFrame, optional
         What :func:`skqfair.metrics.group_report` returned for the audited model, to be kept in the
         metadata of the file, with its FVO.

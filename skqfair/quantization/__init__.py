@@ -19,7 +19,7 @@ from skqfair.quantization._convert import QuantizedModule, convert
 from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
 from skqfair.quantization._pruning_masks import HeldMasks
-from skqfair.quantization._quantize import GRANULARITIES, QuantizedTensor, channel_shape, quantize
+from skqfair.quantization._quantize import QuantizedTensor, channel_shape, quantize
 from skqfair.quantization._rounding import ROUNDINGS, compensate_rounding, round_alone
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
@@ -31,7 +31,6 @@ __all__ = [
     "CALIBRATIONS",
     "CHOICES",
     "FLOAT_BITS",
-    "GRANULARITIES",
     "ROUNDINGS",
     "SCOPES",
     "ActivationQuantizer",

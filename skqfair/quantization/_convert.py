@@ -72,14 +72,10 @@ def convert(
         )
     module = plain(module)
     layer_bits = scheme.resolve(module)
-    axes, parameters = scheme.axes(module), dict(module.named_parameters())
+    layouts, parameters = scheme.layouts(module), dict(module.named_parameters())
     weights = {
         name: QuantizedTensor.from_float(
-            parameters[name].detach(),
-            bits,
-            per_channel=scheme.per_channel,
-            calibration=scheme.calibration,
-            axis=axes[name],
+            parameters[name].detach(), bits, calibration=scheme.calibration, **layouts[name]
         )
         for name, bits in layer_bits.items()
         if not (isinstance(bits, int) and bits == FLOAT_BITS)

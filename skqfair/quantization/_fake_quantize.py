@@ -22,6 +22,7 @@ from torch import nn
 
 from skqfair.quantization._activations import ActivationQuantizer, ActivationStatistics
 from skqfair.quantization._affine import q_max, to_codes, widened
+from skqfair.quantization._column_groups import group_sums, spread
 from skqfair.quantization._convert import QuantizedModule, bake
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, weight_scale
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
@@ -67,9 +68,9 @@ class FakeQuantization:
         self.module, self.scheme, self.learned = module, scheme, learned
         self.observe = observe
         self.layer_bits = scheme.resolve(module)
-        axes, parameters = scheme.axes(module), dict(module.named_parameters())
+        layouts, parameters = scheme.layouts(module), dict(module.named_parameters())
         self.weights = {
-            name: _Weight(parameters[name], bits, axes[name], scheme.per_channel)
+            name: _Weight(parameters[name], bits, **layouts[name])
             for name, bits in self.layer_bits.items()
             if not (isinstance(bits, int) and bits == FLOAT_BITS)
         }
@@ -211,8 +212,9 @@ class FakeQuantization:
 class _Weight:
     """One quantized parameter: its latent values, its scale, and room for the dequantized values."""
 
-    def __init__(self, parameter, bits, axis, per_channel):
+    def __init__(self, parameter, bits, axis, per_channel, group_size):
         self.parameter, self.bits, self.axis, self.per_channel = parameter, bits, axis, per_channel
+        self.group_size = group_size
         self.widths = bits if isinstance(bits, int) else torch.as_tensor(bits, device=parameter.device)
         limit, self.room = q_max(self.widths), torch.empty_like(widened(parameter.detach()))
         if isinstance(limit, torch.Tensor):
@@ -227,24 +229,40 @@ class _Weight:
             per_channel=self.per_channel,
             calibration=calibration,
             axis=self.axis,
+            group_size=self.group_size,
         )
 
     def first_scale(self):
         """Return 2 mean|w| / sqrt(q), where a learned scale starts."""
         magnitude = widened(self.parameter.detach()).abs()
-        channels = magnitude.shape[self.axis] if self.per_channel else 1
-        shape = channel_shape(magnitude, self.axis) if self.per_channel else ()
-        rows = magnitude.movedim(self.axis, 0).reshape(channels, -1)
         limit = torch.as_tensor(self.limit).to(magnitude)
-        self.factor = (rows.shape[1] * limit).rsqrt()
-        start = 2 * rows.mean(1).reshape(shape) / limit.sqrt()
+        if self.group_size is None:
+            channels = magnitude.shape[self.axis] if self.per_channel else 1
+            shape = channel_shape(magnitude, self.axis) if self.per_channel else ()
+            rows = magnitude.movedim(self.axis, 0).reshape(channels, -1)
+            mean, count = rows.mean(1).reshape(shape), rows.shape[1]
+        else:
+            count = self._summed(torch.ones_like(magnitude))
+            mean = self._summed(magnitude) / count
+        self.factor = (count * limit).rsqrt()
+        start = 2 * mean / limit.sqrt()
         return torch.where(start > 0, start, 1.0)
+
+    def _spread(self, values):
+        """Return values, one for each scale, so that they broadcast against the weights."""
+        return spread(values, self.parameter, self.axis, self.group_size)
+
+    def _summed(self, values):
+        """Return the sums over the weights that share a scale."""
+        if self.group_size is None:
+            return values.sum_to_size(self.gradient.shape)
+        return group_sums(values, self.axis, self.group_size)
 
     def enter(self):
         self.latent, self.before = self.parameter.data, self.parameter.grad
         if self.before is not None:  # of an earlier backward, added up by the user's own step
             self.parameter.grad = None
-        scale = self.scale.to(self.room.dtype)
+        scale = self._spread(self.scale.to(self.room.dtype))
         torch.div(widened(self.latent), scale, out=self.room)
         self.room.round_().clamp_(-self.limit, self.limit).mul_(scale)
         self.parameter.data = self.room.to(self.latent.dtype)
@@ -262,18 +280,19 @@ class _Weight:
         if grad.is_sparse:
             grad = self.parameter.grad = grad.to_dense()
         latent = self.parameter.data
-        margin = _margin(latent, self.bound.to(latent.dtype))
+        margin = _margin(latent, self._spread(self.bound.to(latent.dtype)))
         if self.gradient is not None:  # the room still holds codes * scale
             slope = self.room.sub_(_where_inside(latent, margin)).mul_(grad)
-            self.gradient.addcmul_(slope.sum_to_size(self.gradient.shape), self.factor)
-            margin.add_(self.scale.to(latent.dtype), alpha=0.5)
+            self.gradient.addcmul_(self._summed(slope), self.factor)
+            margin.add_(self._spread(self.scale.to(latent.dtype)), alpha=0.5)
         _where_inside(grad, margin, out=grad)
         if before is not None:
             grad.add_(before)
 
     def quantized(self):
         scale = self.scale.to(self.room.dtype, copy=True)
-        return QuantizedTensor.from_scale(self.parameter.detach(), scale, self.bits, self.axis)
+        values = self.parameter.detach()
+        return QuantizedTensor.from_scale(values, scale, self.bits, self.axis, self.group_size)
 
 
 # Both write in place where they can: a new tensor costs more than the arithmetic.

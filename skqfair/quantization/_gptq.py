@@ -34,7 +34,7 @@ def round_with_feedback(
     weight : tensor of shape (B, outputs, columns)
         Float weights of B blocks that have inputs of their own.
     scale, limit : tensor that broadcasts to (B, outputs, columns)
-        Scales, and the largest code; the same for all columns of an output.
+        Scales, and the largest code; this is the same for all columns of an output.
     products : tensor of float64, shape (B, columns, columns)
         :math:`X^T X` of each block.
     damping : float, default=0.01
@@ -46,12 +46,11 @@ def round_with_feedback(
         ``clamp(round(result / scale), -limit, limit)`` are the codes.
     """
     blocks, outputs, columns = weight.shape
-    scale, limit = (
-        t.to(torch.float64).expand(weight.shape)[..., :1] for t in (scale, torch.as_tensor(limit))
-    )
+    scale, limit = (t.to(torch.float64).expand(weight.shape) for t in (scale, torch.as_tensor(limit)))
+    limit = limit[..., 0]
     order = products.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
     across = order[:, None, :].expand(-1, outputs, -1)
-    left = weight.double().gather(2, across)
+    left, scale = weight.double().gather(2, across), scale.gather(2, across)
     factor = _inverse_factor(products, order, damping)
     moved = torch.empty_like(left)
     for start in range(0, columns, _BLOCK):
@@ -59,8 +58,8 @@ def round_with_feedback(
         errors = left.new_empty(blocks, outputs, stop - start)
         for i in range(start, stop):
             column = moved[..., i] = left[..., i]
-            codes = (column[..., None] / scale).round_().clamp_(-limit, limit)
-            errors[..., i - start] = (column - (codes * scale)[..., 0]) / factor[:, i, i, None]
+            codes = (column / scale[..., i]).round_().clamp_(-limit, limit)
+            errors[..., i - start] = (column - codes * scale[..., i]) / factor[:, i, i, None]
             row = factor[:, i, None, i + 1 : stop]
             left[..., i + 1 : stop] -= errors[..., i - start, None] * row
         left[..., stop:] -= errors @ factor[:, start:stop, stop:]

@@ -45,7 +45,7 @@ def round_to_outputs(
     weight : tensor of shape (B, outputs, columns)
         Float weights of B blocks that have inputs of their own.
     scale, limit : tensor that broadcasts to (B, outputs, columns)
-        Scales, and the largest code; the same for all columns of an output.
+        Scales, and the largest code; this is the same for all columns of an output.
     products : tensor of float64, shape (B, columns, columns)
         :math:`X_q X_q^T` of each block.
     cross : tensor of float64, shape (B, columns, columns)
@@ -58,9 +58,8 @@ def round_to_outputs(
     tensor of float64, shape (B, outputs, columns)
         Codes times scales.
     """
-    scale, limit = (
-        t.to(torch.float64).expand(weight.shape)[..., :1] for t in (scale, torch.as_tensor(limit))
-    )
+    scale, limit = (t.to(torch.float64).expand(weight.shape) for t in (scale, torch.as_tensor(limit)))
+    limit = limit[..., :1]
     mean = products.diagonal(dim1=1, dim2=2).mean(1)
     added = torch.where(mean > 0, damping * mean, 1.0)[:, None, None]
     ridge = added * torch.eye(products.shape[1], dtype=products.dtype, device=products.device)
@@ -84,10 +83,10 @@ def _descend(target, codes, scale, limit, hessian):
             for i, column in enumerate(range(block.start, block.stop)):
                 wish = codes[..., column] + near[..., i] / steps[..., column]
                 best = wish.round_().clamp_(-limit[..., 0], limit[..., 0])
-                change = (best - codes[..., column]) * scale[..., 0]
+                change = (best - codes[..., column]) * scale[..., column]
                 near -= change[..., None] * inside[:, i, None, :]
                 codes[..., column] = best
-            pull -= (codes - before)[..., block] * scale @ hessian[:, block, :]
+            pull -= (codes - before)[..., block] * scale[..., block] @ hessian[:, block, :]
         if torch.equal(codes, before):
             break
     return codes

@@ -8,10 +8,9 @@ import torch
 
 from skqfair.quantization._affine import check_bits, dequantize, pack, q_max, to_codes, widened
 from skqfair.quantization._calibration import CALIBRATIONS, clip_range
+from skqfair.quantization._column_groups import group_clips, parse_granularity, spread
 
-__all__ = ["GRANULARITIES", "QuantizedTensor", "quantize", "weight_scale"]
-
-GRANULARITIES = ("per_channel", "per_tensor")
+__all__ = ["QuantizedTensor", "quantize", "weight_scale"]
 
 
 def check_choice(value, name, choices):
@@ -25,7 +24,7 @@ def quantize(
     tensor: torch.Tensor | np.ndarray,
     bits: int,
     *,
-    granularity: str = "per_channel",
+    granularity: str | tuple[str, int] = "per_channel",
     calibration: str = "mse",
     axis: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,8 +41,9 @@ def quantize(
         What to quantize, finite; at least one dimension for "per_channel".
     bits : int
         Bits of each code, 2..16.
-    granularity : {"per_channel", "per_tensor"}, default="per_channel"
-        One scale for each index of ``axis``, or one in all.
+    granularity : {"per_channel", "per_tensor"} or ("per_group", n), default="per_channel"
+        One scale for each index of ``axis``, one in all, or of a matrix one for each n columns of each
+        index of ``axis``; the last group is smaller where n does not divide the columns.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         The clip :math:`c`: the largest magnitude; the 99.99th percentile of magnitudes; or the
         :math:`k / 100` of the largest, :math:`k = 1..100`, with the least squared error.
@@ -56,13 +56,14 @@ def quantize(
         Same shape as ``tensor``.
     scale : tensor of float
         Broadcasts against ``codes``: the dequantized tensor is ``codes * scale``. In the dtype of
-        ``tensor``, float32 for half and bfloat16.
+        ``tensor``, float32 for half and bfloat16. Of groups the scale of each weight, so that each
+        n-th column is what need be stored.
 
     Raises
     ------
     ValueError
         For bits outside 2..16, an unknown granularity or calibration, an axis that is not there,
-        or a tensor that is empty, sparse, not of floats, or not finite.
+        groups of what is no matrix, or a tensor that is empty, sparse, not of floats, or not finite.
 
     References
     ----------
@@ -86,15 +87,25 @@ def quantize(
             "tensor must be finite, got NaN or infinity; a diverged training is the usual cause."
         )
     bits = check_bits(bits)
-    check_choice(granularity, "granularity", GRANULARITIES)
+    per_channel, group_size = parse_granularity(granularity)
     check_choice(calibration, "calibration", CALIBRATIONS)
+    if group_size is not None and tensor.ndim != 2:
+        raise ValueError(
+            f"granularity={granularity!r} is for matrices; tensor has {tensor.ndim} dimensions: use "
+            "'per_channel', or reshape it."
+        )
     whole = isinstance(axis, numbers.Integral) and not isinstance(axis, bool)
-    if granularity == "per_channel" and not (whole and -tensor.ndim <= axis < tensor.ndim):
+    if per_channel and not (whole and -tensor.ndim <= axis < tensor.ndim):
         raise ValueError(f"axis must index one of {tensor.ndim} dimensions, got {axis!r}.")
     quantized = QuantizedTensor.from_float(
-        tensor, bits, per_channel=granularity == "per_channel", calibration=calibration, axis=axis
+        tensor,
+        bits,
+        per_channel=per_channel,
+        calibration=calibration,
+        axis=axis if group_size is None else axis % 2,
+        group_size=group_size,
     )
-    return quantized.codes, quantized.scale
+    return quantized.codes, quantized.spread_scale
 
 
 def _dense(tensor):
@@ -131,20 +142,27 @@ def _described(values):
     return f"{name} of {values.dtype}" if isinstance(values, np.ndarray) else name
 
 
-def weight_scale(tensor, bits, *, per_channel, calibration, axis=0):
+def weight_scale(tensor, bits, *, per_channel, calibration, axis=0, group_size=None):
     """Return the scale of a weight, shaped to broadcast against it (0-dim for per tensor).
 
-    ``bits`` may be an integer tensor of one width per channel.
+    ``bits`` may be an integer tensor of one width per channel. With ``group_size`` the scale has one
+    entry for each group of columns, see :func:`spread`.
     """
     tensor = widened(tensor)
     magnitude = tensor.abs()
     channels = tensor.shape[axis] if per_channel else 1
     rows = magnitude.movedim(axis, 0).reshape(channels, -1) if per_channel else magnitude.reshape(1, -1)
     grid = torch.as_tensor(q_max(bits), dtype=tensor.dtype, device=tensor.device)
-    clip = clip_range(rows, calibration, grid=grid) if rows.numel() else rows.new_zeros(channels)
+    if group_size is not None:
+        clip = group_clips(rows, group_size, calibration, grid)
+        grid = grid.reshape(-1, 1)
+    else:
+        clip = clip_range(rows, calibration, grid=grid) if rows.numel() else rows.new_zeros(channels)
     scale = torch.where(clip > 0, clip / grid, 1.0)
     # a subnormal clip can round to a scale of 0; the channel is then zero for all purposes
     scale = torch.where(scale > 0, scale, 1.0)
+    if group_size is not None:
+        return scale.movedim(0, axis)
     if not per_channel:
         return scale.reshape(())
     return scale.reshape(channel_shape(tensor, axis))
@@ -179,17 +197,20 @@ class QuantizedTensor:
     codes : tensor of int8 or int16
         Signed codes.
     scale : tensor of float
-        Broadcasts against the codes.
+        Broadcasts against the codes; with ``group_size`` one entry for each group of columns.
     bits : int or ndarray of int
         Bits of each code, one number or one for each channel.
     axis : int
         The channel axis.
+    group_size : int or None
+        Columns of a matrix that share a scale; the last group may have fewer.
     """
 
     codes: torch.Tensor
     scale: torch.Tensor
     bits: int | np.ndarray
     axis: int = 0
+    group_size: int | None = None
 
     @classmethod
     def from_float(
@@ -200,31 +221,54 @@ class QuantizedTensor:
         per_channel: bool,
         calibration: str,
         axis: int = 0,
+        group_size: int | None = None,
     ) -> "QuantizedTensor":
         """Quantize ``tensor``; ``bits`` is an int or one int for each channel."""
         widths = bits if isinstance(bits, int) else torch.as_tensor(bits, device=tensor.device)
-        scale = weight_scale(tensor, widths, per_channel=per_channel, calibration=calibration, axis=axis)
-        return cls.from_scale(tensor, scale, bits, axis)
+        scale = weight_scale(
+            tensor,
+            widths,
+            per_channel=per_channel,
+            calibration=calibration,
+            axis=axis,
+            group_size=group_size,
+        )
+        return cls.from_scale(tensor, scale, bits, axis, group_size)
 
     @classmethod
     def from_scale(
-        cls, tensor: torch.Tensor, scale: torch.Tensor, bits: int | np.ndarray, axis: int = 0
+        cls,
+        tensor: torch.Tensor,
+        scale: torch.Tensor,
+        bits: int | np.ndarray,
+        axis: int = 0,
+        group_size: int | None = None,
     ) -> "QuantizedTensor":
         """Quantize ``tensor`` with a scale that is known."""
         tensor = widened(tensor)
+        of_each = spread(scale, tensor, axis, group_size)
         if isinstance(bits, int):
-            codes = to_codes(tensor, scale, -q_max(bits), q_max(bits))
+            codes = to_codes(tensor, of_each, -q_max(bits), q_max(bits))
         else:
             bits = np.asarray(bits)
             limit = torch.as_tensor(q_max(bits), dtype=tensor.dtype, device=tensor.device)
             limit = limit.reshape(channel_shape(tensor, axis))
-            codes = to_codes(tensor, scale, -limit, limit)
+            codes = to_codes(tensor, of_each, -limit, limit)
         storage = torch.int8 if int(np.max(bits)) <= 8 else torch.int16
-        return cls(codes.to(storage), scale, bits, axis)
+        return cls(codes.to(storage), scale, bits, axis, group_size)
+
+    def requantized(self, tensor: torch.Tensor) -> "QuantizedTensor":
+        """Quantize other values with the same scales and bits."""
+        return self.from_scale(tensor, self.scale, self.bits, self.axis, self.group_size)
+
+    @property
+    def spread_scale(self) -> torch.Tensor:
+        """The scale of each code, which broadcasts against the codes whatever shares it."""
+        return spread(self.scale, self.codes, self.axis, self.group_size)
 
     def dequantize(self) -> torch.Tensor:
         """Return the float tensor that the codes stand for."""
-        return dequantize(self.codes, self.scale)
+        return dequantize(self.codes, self.spread_scale)
 
     def pack(self) -> np.ndarray:
         """Return the codes as packed bytes, channel by channel where widths differ."""

@@ -176,13 +176,13 @@ def _rounded(module, name, weight, nearest, moments):
     limit = torch.as_tensor(q_max(nearest.bits), device=weight.device)
     if limit.ndim:
         limit = limit.reshape(channel_shape(weight, nearest.axis))
-    blocks = (as_matrices(module, name, values) for values in (weight, nearest.scale, limit))
+    blocks = (as_matrices(module, name, values) for values in (weight, nearest.spread_scale, limit))
     if moments.cross is None:
         moved = round_with_feedback(*blocks, moments.products)
     else:
         moved = round_to_outputs(*blocks, moments.products, moments.cross)
     moved = from_matrices(module, name, moved)
-    return QuantizedTensor.from_scale(moved, nearest.scale, nearest.bits, nearest.axis)
+    return nearest.requantized(moved)
 
 
 def _own_bias(module, name):

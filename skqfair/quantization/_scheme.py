@@ -10,10 +10,12 @@ from torch import nn
 from skqfair.quantization._activations import ACTIVATION_SCHEMES
 from skqfair.quantization._affine import check_bits
 from skqfair.quantization._calibration import CALIBRATIONS
-from skqfair.quantization._quantize import GRANULARITIES, check_choice
+from skqfair.quantization._column_groups import parse_granularity
+from skqfair.quantization._quantize import check_choice
 from skqfair.quantization._targets import (
     left_in_float,
     matches,
+    matrix_weights,
     plain,
     quantizable_weights,
 )
@@ -38,8 +40,12 @@ class QuantizationScheme:
         Shell patterns (:mod:`fnmatch`) on names of parameters or modules, to bits; a sequence gives
         one width per output channel. A pattern that names a module holds for all below it. A plain
         name goes before a pattern with wildcards; among equals the later one holds.
-    granularity : {"per_channel", "per_tensor"}, default="per_channel"
-        One scale per output channel of a weight, or one per weight. Activations have one per tensor.
+    granularity : {"per_channel", "per_tensor"} or ("per_group", n), default="per_channel"
+        One scale per output channel of a weight, or one per weight; or one for each n columns (inputs)
+        of each output channel, the last group smaller where n does not divide them. Groups are for the
+        weights of Linear and MultiheadAttention modules and for matrices that ``quantize_parameters``
+        names; Conv, ConvTranspose, Bilinear, recurrent and Embedding modules, and weights of no more
+        than n columns, have one scale per channel then. Activations have one per tensor.
     calibration : {"minmax", "percentile", "mse"}, default="mse"
         How scales are found, see :func:`quantize`.
     activation_calibration : {"minmax", "percentile", "mse"} or None, default=None
@@ -67,7 +73,7 @@ class QuantizationScheme:
     weight_bits: int | None = 8
     activation_bits: int | None = None
     layer_bits: Mapping | None = None
-    granularity: str = "per_channel"
+    granularity: str | tuple[str, int] = "per_channel"
     calibration: str = "mse"
     activation_calibration: str | None = None
     activation_scheme: str = "symmetric"
@@ -77,7 +83,7 @@ class QuantizationScheme:
         for name in ("weight_bits", "activation_bits"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, check_bits(getattr(self, name), name))
-        check_choice(self.granularity, "granularity", GRANULARITIES)
+        parse_granularity(self.granularity)
         check_choice(self.calibration, "calibration", CALIBRATIONS)
         if self.activation_calibration is None:
             object.__setattr__(self, "activation_calibration", self.calibration)
@@ -98,13 +104,13 @@ class QuantizationScheme:
             if _is_per_channel(bits) and not self.per_channel:
                 raise ValueError(
                     f"layer_bits[{pattern!r}] gives bits for each channel, which needs "
-                    "granularity='per_channel'."
+                    "granularity='per_channel' or ('per_group', n)."
                 )
 
     @property
     def per_channel(self) -> bool:
-        """Whether each output channel of a weight has a scale of its own."""
-        return self.granularity == "per_channel"
+        """Whether each output channel of a weight has a scale of its own, or several."""
+        return parse_granularity(self.granularity)[0]
 
     @property
     def quantizes_weights(self) -> bool:
@@ -114,6 +120,25 @@ class QuantizationScheme:
     def axes(self, module: nn.Module) -> dict[str, int]:
         """Return the weights of a plain module that can be quantized, to the axis of their channels."""
         return quantizable_weights(module, self.quantize_parameters)
+
+    def layouts(self, module: nn.Module) -> dict[str, dict[str, int | bool | None]]:
+        """Return what shares a scale in each weight of a plain module that can be quantized.
+
+        Returns
+        -------
+        dict of str to dict
+            By name ``axis``, ``per_channel`` and ``group_size``, as :class:`QuantizedTensor` takes them.
+        """
+        (per_channel, size), axes = parse_granularity(self.granularity), self.axes(module)
+        parameters = dict(module.named_parameters())
+        cut = set()
+        if size is not None:
+            matrices = matrix_weights(module, self.quantize_parameters)
+            cut = {name for name in matrices if parameters[name].shape[1 - axes[name]] > size}
+        return {
+            name: {"axis": axis, "per_channel": per_channel, "group_size": size if name in cut else None}
+            for name, axis in axes.items()
+        }
 
     def resolve(self, module: nn.Module) -> dict[str, int | np.ndarray]:
         """Return the bits of every weight of ``module``.
@@ -131,8 +156,9 @@ class QuantizationScheme:
         Raises
         ------
         ValueError
-            If the module has no quantizable weight, a pattern matches nothing or decides nothing,
-            or a list of bits per channel has another length than the channels.
+            If the module has no quantizable weight, or none that can be cut into groups where the
+            granularity asks for them; if a pattern matches nothing or decides nothing; or if a list of
+            bits per channel has another length than the channels.
         """
         module = plain(module)
         axes = self.axes(module)
@@ -142,6 +168,13 @@ class QuantizationScheme:
                 "is a Linear, Bilinear, Conv, ConvTranspose, Embedding, EmbeddingBag, recurrent or "
                 "MultiheadAttention module with parameters; build the network from these, or name "
                 "its parameters in quantize_parameters={pattern: output axis}."
+            )
+        grouped = parse_granularity(self.granularity)[1] is not None
+        if grouped and not matrix_weights(module, self.quantize_parameters):
+            raise ValueError(
+                f"granularity={self.granularity!r}: the module {type(module).__name__} has no weight "
+                "whose columns can be cut into groups, none of a Linear or MultiheadAttention module; "
+                "use granularity='per_channel'."
             )
         patterns = self.layer_bits or {}
         bits = dict.fromkeys(axes, self.weight_bits)

@@ -16,6 +16,7 @@ __all__ = [
     "is_reparametrized",
     "left_in_float",
     "matches",
+    "matrix_weights",
     "plain",
     "plain_copy",
     "quantizable_weights",
@@ -77,6 +78,37 @@ def quantizable_weights(module: nn.Module, more: Mapping[str, int] | None = None
     for pattern, axis in (more or {}).items():
         found |= _others(named, found, pattern, axis)
     return {name: found[name] for name in named if name in found}
+
+
+def matrix_weights(module: nn.Module, more: Mapping[str, int] | None = None) -> list[str]:
+    """Return the quantizable weights that multiply their inputs as a matrix.
+
+    Those of Linear and MultiheadAttention modules, and the matrices that ``more`` names.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+    more : dict of str to int, optional
+        As in :func:`quantizable_weights`.
+
+    Returns
+    -------
+    list of str
+        Names. Their columns lie along the axis that is not that of the channels.
+    """
+    owned = {
+        id(getattr(child, name, None))
+        for child in module.modules()
+        if isinstance(child, (nn.Linear, nn.MultiheadAttention))
+        for name in _weight_names(child)
+    }
+    known, parameters = quantizable_weights(module), dict(module.named_parameters())
+    return [
+        name
+        for name in quantizable_weights(module, more)
+        if parameters[name].ndim == 2 and (name not in known or id(parameters[name]) in owned)
+    ]
 
 
 def _others(named, known, pattern, axis):

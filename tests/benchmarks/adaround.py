@@ -12,7 +12,7 @@ def adaround(weight, scale, limit, products, cross, *, damping=0.01):
     The squared error of the outputs is a function of the moments alone, so that every step sees all
     samples. The regularisation and its annealing are those of the paper.
     """
-    scale, limit = (t.double().expand(weight.shape)[..., :1] for t in (scale, torch.as_tensor(limit)))
+    scale, limit = (t.double().expand(weight.shape) for t in (scale, torch.as_tensor(limit)))
     mean = products.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-12)
     ridge = damping * mean * torch.eye(products.shape[1]).double()
     hessian = products + ridge

@@ -78,7 +78,14 @@ PARAMETERS = {
         for b in (1, 0, 17, 3.5, "8")
     },
     "calibration": ({"calibration": "entropy"}, "'calibration' parameter.*'entropy'"),
-    "granularity": ({"granularity": "per_row"}, "'granularity' parameter.*'per_row'"),
+    **{
+        f"granularity={g!r}": ({"granularity": g}, r"granularity must be one of .*\('per_group', n\)")
+        for g in (
+            *("per_row", "per_group", None, 32, ["per_group", 32]),
+            *(("per_group", n) for n in (0, 1, -4, True, 8.0, "8", None)),
+            *(("per_channel", 8), ("per_group",), ("per_group", 8, 8)),
+        )
+    },
     "calibration_size": ({"calibration_size": 0}, "'calibration_size' parameter"),
     "layer_bits": (
         {"layer_bits": {"conv*": 4}},

@@ -47,7 +47,7 @@ def stepped(module, fake, X):
 
 @pytest.mark.parametrize("bits", [2, 3, 8, [2, 4, 8, 2, 3]])
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor", ("per_group", 4)])
 def test_gradients_of_weights_and_scales(bits, learned, granularity):
     if isinstance(bits, list) and granularity == "per_tensor":
         pytest.skip("one scale for all channels has one width")
@@ -62,17 +62,16 @@ def test_gradients_of_weights_and_scales(bits, learned, granularity):
     scale = fake.weights["0.weight"].scale.detach().clone().requires_grad_()
     limit = torch.tensor(2.0) ** (torch.tensor(bits, dtype=torch.double) - 1) - 1
     limit = limit[:, None] if isinstance(bits, list) else limit
-    expected = (X @ straight_through(weight, scale, limit, learned).T).square().mean()
+    columns = [0, 0, 0, 0, 1, 1] if scale.shape == (5, 2) else slice(None)  # the last group has two
+    of_each = scale if scale.ndim == 0 else scale[:, columns]
+    expected = (X @ straight_through(weight, of_each, limit, learned).T).square().mean()
     expected.backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(module[0].weight.grad, weight.grad)
     if learned:
-        n = weight.numel() / scale.numel()
-        factor = 1 / torch.sqrt(n * limit)
+        n = torch.tensor([4.0, 2.0]) if scale.shape == (5, 2) else weight.numel() / scale.numel()
         (found,) = scale_gradients(fake)
-        torch.testing.assert_close(
-            found, scale.grad * factor.reshape_as(scale) if limit.ndim else scale.grad * factor
-        )
+        torch.testing.assert_close(found, scale.grad / torch.sqrt(n * limit))
         assert (found != 0).all()
     else:
         assert not fake.learned_scales

@@ -9,37 +9,46 @@ from skqfair.quantization._gptq import round_with_feedback
 
 def obvious(weight, scale, limit, products, damping=0.01):
     """GPTQ as its paper says it: after each column the inverse Hessian is that of the columns left."""
-    rows, columns = weight.shape
+    (rows, columns), scale = weight.shape, np.broadcast_to(scale, weight.shape)
     hessian = products + damping * np.mean(np.diag(products)) * np.eye(columns)
     order = np.argsort(-np.diag(products), kind="stable")
     left, codes = weight.astype(np.float64).copy(), np.zeros((rows, columns), int)
     remaining = list(order)
     for column in order:
         inverse = np.linalg.inv(hessian[np.ix_(remaining, remaining)])
-        codes[:, column] = np.clip(np.rint(left[:, column] / scale), -limit, limit)
-        error = (left[:, column] - codes[:, column] * scale) / inverse[0, 0]
+        codes[:, column] = np.clip(np.rint(left[:, column] / scale[:, column]), -limit, limit)
+        error = (left[:, column] - codes[:, column] * scale[:, column]) / inverse[0, 0]
         left[:, remaining] -= np.outer(error, inverse[0])
         remaining.pop(0)
     return codes
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_codes_of_a_slow_one(seed):
+def scales_of(weight, limit, group_size):
+    """The largest magnitude of each group of columns over the largest code, for each weight."""
+    groups = [weight[:, i : i + group_size] for i in range(0, weight.shape[1], group_size)]
+    scales = [np.repeat(np.abs(g).max(1, keepdims=True), g.shape[1], 1) for g in groups]
+    return np.concatenate(scales, 1).astype(np.float32) / limit
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("seed", range(30))
+def test_codes_of_a_slow_one(seed, grouped):
     rng = np.random.default_rng(seed)
     rows, columns, n = rng.integers(1, 40), rng.integers(1, 170), rng.integers(20, 400)
     bits = int(rng.integers(2, 6))
     weight = rng.normal(size=(rows, columns)).astype(np.float32)
     inputs = rng.normal(size=(n, columns)) @ rng.normal(size=(columns, columns))
     inputs[:, rng.random(columns) < 0.05] = 0  # dead inputs
-    scale = np.abs(weight).max(1).astype(np.float32) / (2 ** (bits - 1) - 1)
+    group_size = int(rng.integers(2, 40)) if grouped else columns
+    scale = scales_of(weight, 2 ** (bits - 1) - 1, group_size)
     products = inputs.T @ inputs
     limit = 2 ** (bits - 1) - 1
     moved = round_with_feedback(
-        *(torch.as_tensor(a)[None] for a in (weight, scale[:, None])),
+        *(torch.as_tensor(a)[None] for a in (weight, scale)),
         torch.tensor(limit),
         torch.as_tensor(products)[None],
     )[0].numpy()
-    codes = np.clip(np.rint(moved / scale[:, None]), -limit, limit)
+    codes = np.clip(np.rint(moved / scale), -limit, limit)
     np.testing.assert_array_equal(codes, obvious(weight, scale, limit, products))
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from quantization.test_gptq import obvious as feedback_codes
+from quantization.test_gptq import scales_of
 
 from skqfair.quantization._least_squares import round_to_outputs
 
 
-def problem(seed, rows=None, columns=None, bits=None):
+def problem(seed, rows=None, columns=None, bits=None, group_size=None):
     """Return float weights, scales, limit and the inputs of a layer in both networks."""
     rng = np.random.default_rng(seed)
     rows, columns = rows or rng.integers(1, 30), columns or rng.integers(1, 150)
@@ -19,7 +20,7 @@ def problem(seed, rows=None, columns=None, bits=None):
     of_float = rng.normal(size=(rng.integers(20, 400), columns)) @ rng.normal(size=(columns, columns))
     quantized = of_float + 0.3 * rng.normal(size=of_float.shape) * of_float.std()
     quantized[:, rng.random(columns) < 0.05] = 0  # dead inputs
-    scale = (np.abs(weight).max(1).astype(np.float32) / limit)[:, None]
+    scale = scales_of(weight, limit, group_size or columns)
     return weight, scale, limit, of_float, quantized
 
 
@@ -46,22 +47,23 @@ def obvious(weight, scale, limit, of_float, quantized, damping=0.01):
     stacked = np.vstack([quantized, np.sqrt(added) * np.eye(len(products))])
     wanted = np.vstack([of_float, np.sqrt(added) * np.eye(len(products))]) @ weight.T.astype(float)
     target = np.linalg.lstsq(stacked, wanted, rcond=None)[0].T
-    codes = feedback_codes(target, scale[:, 0], limit, products)
+    codes = feedback_codes(target, scale, limit, products)
     hessian = products + added * np.eye(len(products))
     for _ in range(20):
         before = codes.copy()
         for j in range(codes.shape[1]):
             pull = (target - codes * scale) @ hessian[:, j]
-            best = codes[:, j] + pull / hessian[j, j] / scale[:, 0]
+            best = codes[:, j] + pull / hessian[j, j] / scale[:, j]
             codes[:, j] = np.clip(np.rint(best), -limit, limit)
         if np.array_equal(codes, before):
             break
     return codes
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_codes_of_a_slow_one(seed):
-    case = problem(seed)
+@pytest.mark.parametrize("group_size", [None, 2, 33])
+@pytest.mark.parametrize("seed", range(12))
+def test_codes_of_a_slow_one(seed, group_size):
+    case = problem(seed, group_size=group_size)
     np.testing.assert_array_equal(rounded(*case), obvious(*case))
 
 
@@ -99,7 +101,7 @@ def test_error_is_below_that_of_feedback(bits):
     for seed in range(30):
         case = problem(seed, columns=60, bits=bits)
         weight, scale, limit, _, quantized = case
-        fed = feedback_codes(weight, scale[:, 0], limit, quantized.T @ quantized)
+        fed = feedback_codes(weight, scale, limit, quantized.T @ quantized)
         ratios.append(error(rounded(*case), *case).sum() / error(fed, *case).sum())
     assert max(ratios) < 1, ratios
 
