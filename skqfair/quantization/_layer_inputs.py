@@ -53,6 +53,14 @@ class InputMoments:
         if of_float is not None:
             self.cross = _added(self.cross, of_float.transpose(1, 2) @ rows)
 
+    def add(self, other: "InputMoments", weight: float = 1.0) -> None:
+        """Take in other rows, each of which counts as ``weight`` rows."""
+        self.count += weight * other.count
+        for name in ("total", "products", "cross"):
+            values = getattr(other, name)
+            if values is not None:
+                setattr(self, name, _added(getattr(self, name), weight * values))
+
     def centered(self, of_float: "InputMoments") -> "InputMoments":
         """Return products of what is left without the means, with the sums of the float network."""
         centered = copy(self)

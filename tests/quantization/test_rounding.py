@@ -260,3 +260,43 @@ def test_bad_input(problem):
         quantized_by(module, X, "up")
     with pytest.raises(ValueError, match=r"inputs of 0\.weight on the calibration samples are"):
         quantized_by(module, torch.full_like(X, torch.inf))
+
+
+def test_weights_of_samples_against_numpy(problem, monkeypatch):
+    """The products of a layer's inputs, and their means, have the weights of the runs."""
+    module, X = problem
+    seen = []
+
+    def spy(weight, scale, limit, products):
+        seen.append(products)
+        return round_with_feedback(weight, scale, limit, products)
+
+    monkeypatch.setattr("skqfair.quantization._rounding.round_with_feedback", spy)
+    few, many = X[:100], X[100:]
+    runs = [(2.5, lambda m: m(few)), (0.5, lambda m: (m(many[:150]), m(many[150:])))]
+    nearest = convert(module, QuantizationScheme(3))
+    done = compensate_rounding(nearest, module, runs, rounding="gptq", bias_correction=True)
+    weights = np.where(np.arange(400) < 100, 2.5, 0.5)
+    inputs = X.numpy().astype(np.float64)
+    np.testing.assert_allclose(seen[0][0].numpy(), (inputs.T * weights) @ inputs, rtol=1e-5)
+    with torch.no_grad():
+        for part in (1, 3, 5):
+            means = [np.average(m[:part](X).numpy(), 0, weights) for m in (module, done.module)]
+            np.testing.assert_allclose(*means, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_weight_two_is_to_come_twice(every_kind, rounding):
+    module, X = every_kind
+    parts = X.split([40, len(X) - 40])
+    codes = [
+        compensate_rounding(
+            convert(module, QuantizationScheme(3)), module, runs, rounding=rounding
+        ).weights
+        for runs in (
+            [(2.0, lambda m: m(parts[0])), (1.0, lambda m: m(parts[1]))],
+            lambda m: (m(parts[0]), m(parts[0]), m(parts[1])),
+        )
+    ]
+    for name, weight in codes[0].items():  # but for sums in another order
+        assert (weight.codes != codes[1][name].codes).float().mean() < 0.05, name
