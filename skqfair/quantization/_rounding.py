@@ -12,13 +12,13 @@ from skqfair.quantization._affine import q_max
 from skqfair.quantization._convert import QuantizedModule
 from skqfair.quantization._gptq import round_with_feedback
 from skqfair.quantization._layer_inputs import (
-    Beside,
     InputMoments,
     as_matrices,
     from_matrices,
     watch_inputs,
 )
 from skqfair.quantization._least_squares import round_to_outputs
+from skqfair.quantization._partial_passes import Recorded, UpTo
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
@@ -55,8 +55,10 @@ def compensate_rounding(
     original : torch.nn.Module
         The float module, not changed.
     run : callable or list of (float, callable)
-        ``(module) -> anything``, passes the calibration samples through a module. Or several, each of
-        which passes some of them, with the weight that these have in the errors of layers.
+        ``(module) -> anything``, passes the calibration samples through a module, the same at each call.
+        Once the float module has been passed, passes end at the layer in question, and the outputs are
+        those of the float module. Or several, each of which passes some samples, with the weight that
+        these have in the errors of layers.
     rounding : {"nearest", "gptq", "least_squares"}, default="least_squares"
         "nearest" leaves the weights as they are.
     bias_correction : bool, default=False
@@ -104,20 +106,24 @@ def compensate_rounding(
     original, rounds = plain(original), rounding != "nearest"
     names = list(quantizable_weights(original)) if bias_correction else list(quantized.weights)
     runs = [(1.0, run)] if callable(run) else run
-    of_float = _collected(original, names, runs, products=False)
+    recorded = Recorded(original, names)
+    of_float = _collected(original, names, runs, recorded, products=False)
     if rounds:
         _warn_of_nearest(original, [name for name in quantized.weights if name not in of_float])
     weights = dict(quantized.weights)
     floats = dict(original.named_parameters())
     inside = dict(quantized.module.named_parameters())
     beside = original if rounding == "least_squares" else None
-    both = quantized.module if beside is None else Beside(original, quantized.module)
+    passed = [quantized.module] if beside is None else [original, quantized.module]
     for name, before in of_float.items():  # in the order of execution
         feeds = rounds and name in weights
         bias = _own_bias(quantized.module, name) if bias_correction else None
         if not feeds and bias is None:
             continue
-        moments = _collected(quantized.module, [name], runs, both, products=feeds, original=beside)[name]
+        through = UpTo(passed, name, recorded.passes)
+        moments = _collected(quantized.module, [name], runs, through, products=feeds, original=beside)[
+            name
+        ]
         if not bool(moments.total.isfinite().all()):
             raise ValueError(
                 f"the inputs of {name} on the calibration samples are not finite; check X, or lower "
@@ -134,12 +140,12 @@ def compensate_rounding(
     return replace(quantized, weights=weights)
 
 
-def _collected(module, names, runs, through=None, **options):
+def _collected(module, names, runs, through, **options):
     """Return the moments of the inputs of some weights over all runs, each by its weight."""
     found = {}
     for weight, run in runs:
         with watch_inputs(module, names, **options) as seen:
-            run(module if through is None else through)
+            run(through)
         for name, moments in seen.items():
             found.setdefault(name, InputMoments()).add(moments, weight)
     return found

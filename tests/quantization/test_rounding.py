@@ -19,6 +19,7 @@ from skqfair.quantization import (
     round_alone,
 )
 from skqfair.quantization._gptq import round_with_feedback
+from skqfair.quantization._layer_inputs import holders
 
 
 @pytest.fixture
@@ -80,6 +81,78 @@ def quantized_by(module, X, rounding="gptq", bias_correction=False, scheme=None,
         rounding=rounding,
         bias_correction=bias_correction,
     )
+
+
+class InFull(nn.Module):
+    """Passes that end at the end."""
+
+    def __init__(self, modules, name, passes):
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, *args):
+        return [part(*args) for part in self.parts][-1]
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_passes_end_at_the_layer_with_the_same_codes(every_kind, rounding, monkeypatch):
+    module, X = every_kind
+    short = quantized_by(module, X, rounding, bias_correction=True)
+    monkeypatch.setattr("skqfair.quantization._rounding.UpTo", InFull)
+    full = quantized_by(module, X, rounding, bias_correction=True)
+    for name, weight in full.weights.items():
+        assert torch.equal(short.weights[name].codes, weight.codes), name
+    for name, values in full.module.state_dict().items():
+        assert torch.equal(short.module.state_dict()[name], values), name
+    for net in (module, short.module):
+        assert not any(part._forward_pre_hooks for part in net.modules())
+
+
+@pytest.mark.parametrize(("rounding", "networks"), [("gptq", 1), ("least_squares", 2)])
+def test_no_layer_is_called_behind_the_one_in_question(problem, rounding, networks):
+    """Three layers, three batches: a layer sees one pass of the float network, and those up to it."""
+    module, X = problem
+    calls = {}
+    quantized = convert(module, QuantizationScheme(3))
+    for net in (module, quantized.module):
+        for name, part in net.named_children():
+
+            def count(*_, name=name):
+                calls[name] = calls.get(name, 0) + 1
+
+            part.register_forward_hook(count)
+    returned = []
+
+    def run(m):
+        returned.append([m(part) for part in X.split(150)])
+
+    compensate_rounding(quantized, module, run, rounding=rounding)
+    found = [calls[name] for name in "01234"]
+    assert found == [3 + 6 * networks, 3 + 6 * networks, 3 + 3 * networks, 3 + 3 * networks, 3]
+    with torch.no_grad():
+        expected = [module(part) for part in X.split(150)]
+    for outputs in returned:
+        torch.testing.assert_close(outputs, expected)
+
+
+def test_passes_that_came_not_before_are_not_cut_short():
+    torch.manual_seed(0)
+    module, X, done = nn.Linear(4, 4).eval(), torch.randn(20, 4), []
+
+    def run(m):
+        done.append([m(X) for _ in range(1 + len(done))][-1])
+
+    quantized = convert(module, QuantizationScheme(2))
+    before = quantized.module(X)
+    compensate_rounding(quantized, module, run, rounding="gptq")
+    torch.testing.assert_close(done[1], before)
+
+
+def test_holders_are_the_modules_of_a_weight():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.MultiheadAttention(3, 1))
+    net[1].weight = net[0].weight
+    assert holders(net, "0.weight") == [net[0], net[1]]
+    assert net[2] in holders(net, "2.out_proj.weight")
 
 
 def test_layers_get_inputs_of_quantized_ones(problem):
