@@ -14,7 +14,7 @@ from skqfair._copies import deep_copy
 from skqfair.quantization._affine import widened
 from skqfair.quantization._recurrent_inputs import cell_readers, recurrent_readers
 
-__all__ = ["InputMoments", "as_matrices", "from_matrices", "holders", "watch_inputs"]
+__all__ = ["Beside", "InputMoments", "as_matrices", "from_matrices", "holders", "watch_inputs"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -78,6 +78,25 @@ def _added(total, values):
     return values if total is None else total.add_(values)
 
 
+class Beside(nn.Module):
+    """Passes what it gets through a float module, then through a quantized one.
+
+    Parameters
+    ----------
+    original, quantized : torch.nn.Module
+        The two; the outputs are those of the second.
+    """
+
+    def __init__(self, original, quantized):
+        super().__init__()
+        self.original, self.quantized = original, quantized
+
+    def forward(self, *args, **kwargs):
+        """Return the outputs of the quantized module."""
+        self.original(*args, **kwargs)
+        return self.quantized(*args, **kwargs)
+
+
 @contextmanager
 def watch_inputs(
     module: nn.Module, names: list[str], *, products: bool = True, original: nn.Module | None = None
@@ -95,7 +114,7 @@ def watch_inputs(
         Whether products are added up, or sums only.
     original : torch.nn.Module or None, default=None
         The float network, whose inputs are multiplied with those of ``module``. The data must flow
-        through both, each batch through the float one first.
+        through both, by :class:`Beside`.
 
     Yields
     ------

@@ -1,37 +1,37 @@
 """Passes that end at a layer: what comes after it does not change what the layer gets."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
+from copy import copy
 
 from torch import nn
 
-from skqfair.quantization._layer_inputs import holders
-
-__all__ = ["Recorded", "UpTo"]
+__all__ = ["recorded", "up_to"]
 
 
-class Recorded(nn.Module):
-    """Passes what it gets through a module, and keeps what comes out and how often layers are called.
+def recorded(
+    module: nn.Module, layers: dict[str, list[nn.Module]]
+) -> tuple[nn.Module, list[tuple[dict[str, int], object]]]:
+    """Return a view of a module that keeps what comes out of it and how often layers are called.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Called in full.
-    names : list of str
-        Weights by name, whose layers are counted.
+        Not changed.
+    layers : dict of str to list of torch.nn.Module
+        Those whose calls are counted, together where they share a name.
 
-    Attributes
-    ----------
+    Returns
+    -------
+    view : torch.nn.Module
+        The module with another ``forward``.
     passes : list of (dict of str to int, object)
-        The calls of each layer in each pass, and its outputs.
+        The calls of each layer in each pass so far, and its outputs.
     """
+    passes = []
 
-    def __init__(self, module, names):
-        super().__init__()
-        self.module, self.names, self.passes = module, names, []
-
-    def forward(self, *args, **kwargs):
-        """Return the outputs of the module."""
-        counts = dict.fromkeys(self.names, 0)
+    def forward(*args, **kwargs):
+        counts = dict.fromkeys(layers, 0)
 
         def count(name):
             def hook(*_):
@@ -40,41 +40,45 @@ class Recorded(nn.Module):
             return hook
 
         with ExitStack() as hooks:
-            for name in self.names:
-                _watch(hooks, self.module, name, count(name))
-            outputs = self.module(*args, **kwargs)
-        self.passes.append((counts, outputs))
+            for name, together in layers.items():
+                _watch(hooks, together, count(name))
+            outputs = module.forward(*args, **kwargs)
+        passes.append((counts, outputs))
         return outputs
 
+    return _view(module, forward), passes
 
-class UpTo(nn.Module):
-    """Passes what it gets through modules one after the other, each to the last call of one layer.
+
+def up_to(
+    module: nn.Module,
+    layers: list[nn.Module],
+    name: str,
+    passes: Iterable[tuple[dict[str, int], object]],
+) -> nn.Module:
+    """Return a view of a module whose passes end at the last call of a layer.
 
     Parameters
     ----------
-    modules : list of torch.nn.Module
-        Of the same architecture.
+    module : torch.nn.Module
+        Not changed.
+    layers : list of torch.nn.Module
+        The layer in it; several where they share a weight.
     name : str
-        A weight of the layer.
-    passes : list of (dict of str to int, object)
-        From :class:`Recorded`, of the same passes in the same order; their outputs are returned. A pass
+        Its name in ``passes``.
+    passes : iterable of (dict of str to int, object)
+        From :func:`recorded`, of the same passes in the same order; their outputs are returned. A pass
         beyond them, or one in which the layer was not called, is not cut short.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module with another ``forward``.
     """
+    left = iter(passes)
 
-    def __init__(self, modules, name, passes):
-        super().__init__()
-        self.parts, self.name = nn.ModuleList(modules), name
-        self.left = list(reversed(passes))
-
-    def forward(self, *args, **kwargs):
-        """Return the recorded outputs."""
-        counts, outputs = self.left.pop() if self.left else ({}, None)
-        for part in self.parts:
-            found = self._pass(part, counts.get(self.name, 0), args, kwargs)
-        return outputs if counts else found
-
-    def _pass(self, part, calls, args, kwargs):
-        made = 0
+    def forward(*args, **kwargs):
+        counts, outputs = next(left, ({}, None))
+        calls, made = counts.get(name, 0), 0
 
         def count(*_):
             nonlocal made
@@ -83,18 +87,26 @@ class UpTo(nn.Module):
                 raise _Reached
 
         with ExitStack() as hooks:
-            _watch(hooks, part, self.name, count)
+            _watch(hooks, layers, count)
             try:
-                return part(*args, **kwargs)
+                return module.forward(*args, **kwargs)
             except _Reached:
-                return None
+                return outputs
+
+    return _view(module, forward)
 
 
 class _Reached(BaseException):
     """No error, which a module might handle."""
 
 
-def _watch(hooks: ExitStack, module: nn.Module, name: str, hook) -> None:
-    """Register a hook behind those that are there already, before the calls of a layer."""
-    for holder in holders(module, name):
-        hooks.callback(holder.register_forward_pre_hook(hook).remove)
+def _view(module, forward):
+    view = copy(module)  # the same parameters, submodules and hooks
+    view.forward = forward
+    return view
+
+
+def _watch(hooks, layers, hook):
+    """Register a hook for the calls of layers, behind those that are there already."""
+    for layer in layers:
+        hooks.callback(layer.register_forward_pre_hook(hook).remove)

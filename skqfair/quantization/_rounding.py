@@ -12,13 +12,15 @@ from skqfair.quantization._affine import q_max
 from skqfair.quantization._convert import QuantizedModule
 from skqfair.quantization._gptq import round_with_feedback
 from skqfair.quantization._layer_inputs import (
+    Beside,
     InputMoments,
     as_matrices,
     from_matrices,
+    holders,
     watch_inputs,
 )
 from skqfair.quantization._least_squares import round_to_outputs
-from skqfair.quantization._partial_passes import Recorded, UpTo
+from skqfair.quantization._partial_passes import recorded, up_to
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
@@ -106,21 +108,22 @@ def compensate_rounding(
     original, rounds = plain(original), rounding != "nearest"
     names = list(quantizable_weights(original)) if bias_correction else list(quantized.weights)
     runs = [(1.0, run)] if callable(run) else run
-    recorded = Recorded(original, names)
-    of_float = _collected(original, names, runs, recorded, products=False)
+    whole, passes = recorded(original, {name: holders(original, name) for name in names})
+    of_float = _collected(original, names, runs, whole, products=False)
     if rounds:
         _warn_of_nearest(original, [name for name in quantized.weights if name not in of_float])
     weights = dict(quantized.weights)
     floats = dict(original.named_parameters())
     inside = dict(quantized.module.named_parameters())
     beside = original if rounding == "least_squares" else None
-    passed = [quantized.module] if beside is None else [original, quantized.module]
     for name, before in of_float.items():  # in the order of execution
         feeds = rounds and name in weights
         bias = _own_bias(quantized.module, name) if bias_correction else None
         if not feeds and bias is None:
             continue
-        through = UpTo(passed, name, recorded.passes)
+        through = up_to(quantized.module, holders(quantized.module, name), name, passes)
+        if beside is not None:
+            through = Beside(up_to(beside, holders(beside, name), name, passes), through)
         moments = _collected(quantized.module, [name], runs, through, products=feeds, original=beside)[
             name
         ]

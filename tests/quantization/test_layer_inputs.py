@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from skqfair.quantization._layer_inputs import as_matrices, from_matrices, watch_inputs
+from skqfair.quantization._layer_inputs import Beside, as_matrices, from_matrices, watch_inputs
 
 LAYERS = {
     "linear": (nn.Linear(7, 5), (3, 4, 7), {}),
@@ -64,7 +64,7 @@ def test_cross_products_give_those_of_both_outputs(kind):
     original, quantized, batches = Chain(), Chain(), [torch.randn(shape) for _ in range(2)]
     with watch_inputs(quantized, ["layer.weight"], original=original) as seen:
         for batch in batches:
-            original(batch), quantized(batch)
+            Beside(original, quantized)(batch)
     axis = -1 if isinstance(layer, nn.Linear) else 1
     rows = []
     for module in (original, quantized):

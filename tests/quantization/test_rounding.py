@@ -83,22 +83,11 @@ def quantized_by(module, X, rounding="gptq", bias_correction=False, scheme=None,
     )
 
 
-class InFull(nn.Module):
-    """Passes that end at the end."""
-
-    def __init__(self, modules, name, passes):
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-
-    def forward(self, *args):
-        return [part(*args) for part in self.parts][-1]
-
-
 @pytest.mark.parametrize("rounding", ROUNDINGS[1:])
 def test_passes_end_at_the_layer_with_the_same_codes(every_kind, rounding, monkeypatch):
     module, X = every_kind
     short = quantized_by(module, X, rounding, bias_correction=True)
-    monkeypatch.setattr("skqfair.quantization._rounding.UpTo", InFull)
+    monkeypatch.setattr("skqfair.quantization._rounding.up_to", lambda module, *_: module)
     full = quantized_by(module, X, rounding, bias_correction=True)
     for name, weight in full.weights.items():
         assert torch.equal(short.weights[name].codes, weight.codes), name
@@ -146,6 +135,28 @@ def test_passes_that_came_not_before_are_not_cut_short():
     before = quantized.module(X)
     compensate_rounding(quantized, module, run, rounding="gptq")
     torch.testing.assert_close(done[1], before)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_run_may_use_more_than_the_call(problem, rounding):
+    module, X = problem
+    quantized = convert(module, QuantizationScheme(3))
+    whole = quantized_by(module, X, rounding, bias_correction=True)
+    done = compensate_rounding(
+        quantized, module, lambda m: m[2:](m[:2](X)), rounding=rounding, bias_correction=True
+    )
+    torch.testing.assert_close(done.module(X), whole.module(X), rtol=1e-3, atol=1e-3)
+
+
+def test_a_module_that_is_the_layer():
+    torch.manual_seed(0)
+    layer, X = nn.Linear(6, 4).eval(), torch.randn(50, 3) @ torch.randn(3, 6)
+    for rounding in ROUNDINGS[1:]:
+        done = quantized_by(layer, X, rounding)
+        nearest = quantized_by(layer, X, "nearest")
+        error = [(m.module(X) - layer(X)).square().mean() for m in (done, nearest)]
+        assert error[0] < error[1]
+        assert not done.module._forward_pre_hooks
 
 
 def test_holders_are_the_modules_of_a_weight():
