@@ -3,7 +3,7 @@
 The class is the group of digits, all of them or with a quarter of the eights and nines in training; five
 seeds of split and training, and 797 digits used for neither training nor calibration. The intervals are
 t intervals of the mean over the seeds. ``python tests/benchmarks/bench_calibration_groups.py UTKFACE
-NETWORKS`` does the same for faces, see ``bench_peers``.
+NETWORKS`` BITS ...`` does the same for faces at some widths, see ``bench_peers``.
 """
 
 import sys
@@ -39,9 +39,9 @@ def tables():
         yield from tables_of(f"Digits, {name}", [digits(net, rare, seed) for seed in range(5)])
 
 
-def tables_of(name, cases):
+def tables_of(name, cases, widths=(4, 3, 2)):
     """Yield a table for each width: accuracy, FVO and worst group."""
-    for bits in (4, 3, 2):
+    for bits in widths:
         rows = []
         for rounding in ROUNDINGS:
             found = {
@@ -110,8 +110,9 @@ def faces(folder, networks):
 
 def main():
     """Print the tables of faces."""
-    cases = list(faces(*sys.argv[1:]))
-    for title, rows in tables_of("Faces, ethnicity as group, ConvNet of 78 thousand weights", cases):
+    folder, networks, *widths = sys.argv[1:]
+    name = "Faces, ethnicity as group, ConvNet of 78 thousand weights"
+    for title, rows in tables_of(name, list(faces(folder, networks)), map(int, widths)):
         print(f"\n{title}")
         for r in rows:
             print(f"{r.what:<48}{r.ratio}", flush=True)
