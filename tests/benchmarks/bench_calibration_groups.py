@@ -3,7 +3,7 @@
 The class is the group of digits, all of them or with a quarter of the eights and nines in training; five
 seeds of split and training, and 797 digits used for neither training nor calibration. The intervals are
 t intervals of the mean over the seeds. ``python tests/benchmarks/bench_calibration_groups.py UTKFACE
-NETWORKS`` BITS ...`` does the same for faces at some widths, see ``bench_peers``.
+NETWORKS BITS ...`` does the same for faces at some widths, see ``bench_peers``.
 """
 
 import sys
