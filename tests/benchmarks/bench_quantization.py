@@ -1,7 +1,7 @@
 """Post-training quantization of a network the size of ResNet18 (11.2 million weights).
 
-``python tests/benchmarks/bench_quantization.py RULE IMAGES THREADS`` prints the seconds that rounding by what
-layers get takes at 4 bits, and those of one pass of the images.
+``python tests/benchmarks/bench_quantization.py RULE IMAGES THREADS`` prints the seconds that rounding by
+what layers get takes at 4 bits, and those of one pass of the images.
 """
 
 import copy
