@@ -3,7 +3,7 @@
 The class is the group of digits, all of them or with a quarter of the eights and nines in training; five
 seeds of split and training, and 797 digits used for neither training nor calibration. The intervals are
 t intervals of the mean over the seeds. ``python tests/benchmarks/bench_calibration_groups.py UTKFACE
-NETWORKS BITS ...`` does the same for faces at some widths, see ``bench_peers``.
+NETWORKS SIZE BITS ...`` does the same for faces, by SIZE samples at some widths; see ``bench_peers``.
 """
 
 import sys
@@ -39,16 +39,16 @@ def tables():
         yield from tables_of(f"Digits, {name}", [digits(net, rare, seed) for seed in range(5)])
 
 
-def tables_of(name, cases, widths=(4, 3, 2)):
+def tables_of(name, cases, widths=(4, 3, 2), size=1024):
     """Yield a table for each width: accuracy, FVO and worst group."""
     for bits in widths:
         rows = []
         for rounding in ROUNDINGS:
             found = {
-                groups: np.array([measured(*case, bits, rounding, groups) for case in cases])
+                groups: np.array([measured(*case, bits, rounding, groups, size) for case in cases])
                 for groups in GROUPS
             }
-            before = np.array([measured(*case, None, "nearest", "balanced") for case in cases])
+            before = np.array([measured(*case, None, "nearest", "balanced", size) for case in cases])
             rows.append(row(f"{rounding}, proportional, less float", found["proportional"] - before))
             rows += [row(f"{rounding}, {a} less {b}", found[a] - found[b]) for a, b in PAIRS]
         yield f"{name}, {bits} bits: accuracy; FVO; worst group, by calibration_groups", rows
@@ -61,13 +61,14 @@ def row(name, differences):
     return Row(name, "; ".join(f"{m:+.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True)), "")
 
 
-def measured(seed, net, train, test, bits, rounding, groups):
+def measured(seed, net, train, test, bits, rounding, groups, size):
     """Return accuracy, FVO and the accuracy of the worst group on data held out."""
     clf = QuantizedClassifier(
         net,
         weight_bits=bits,
         rounding=rounding,
         calibration_groups=groups,
+        calibration_size=size,
         random_state=seed,
     )
     X, y, features = train
@@ -110,9 +111,10 @@ def faces(folder, networks):
 
 def main():
     """Print the tables of faces."""
-    folder, networks, *widths = sys.argv[1:]
+    folder, networks, size, *widths = sys.argv[1:]
     name = "Faces, ethnicity as group, ConvNet of 78 thousand weights"
-    for title, rows in tables_of(name, list(faces(folder, networks)), map(int, widths)):
+    cases = list(faces(folder, networks))
+    for title, rows in tables_of(name, cases, map(int, widths), int(size)):
         print(f"\n{title}")
         for r in rows:
             print(f"{r.what:<48}{r.ratio}", flush=True)
