@@ -184,7 +184,7 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
     def _calibration_rows(self, trained, *, balanced=True):
         """Draw the calibration sample, equally many of each group where that is asked for."""
         rng, n = np.random.default_rng(trained.seed), len(trained.X)
-        balanced = balanced and getattr(self, "calibration_groups", "balanced") == "balanced"
+        balanced = balanced and getattr(self, "calibration_groups", "balanced") != "proportional"
         if trained.groups is None or not balanced:
             return np.sort(rng.choice(n, min(n, int(self.calibration_size)), replace=False))
         members = [np.flatnonzero(trained.groups.codes == g) for g in range(len(trained.groups.index))]

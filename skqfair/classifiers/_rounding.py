@@ -1,5 +1,7 @@
 """Rounding by what layers get, on the calibration sample of a trained network."""
 
+from functools import partial
+
 import torch
 
 from skqfair._seeding import seeded
@@ -8,7 +10,7 @@ from skqfair.quantization import compensate_rounding, convert
 __all__ = ["compensate", "start_from_codes"]
 
 
-def compensate(trained, quantized, rows, **options):
+def compensate(trained, quantized, rows, weights=None, **options):
     """Return the quantized network rounded again.
 
     Parameters
@@ -19,6 +21,8 @@ def compensate(trained, quantized, rows, **options):
         Rounded to nearest; changed in place.
     rows : ndarray of int
         Positions of the calibration sample.
+    weights : ndarray of shape (G,), optional
+        Of each group's samples in the errors of layers; all alike without it.
     **options
         ``rounding`` and ``bias_correction``.
 
@@ -27,11 +31,18 @@ def compensate(trained, quantized, rows, **options):
     QuantizedModule
         With the new codes.
     """
-    network, sample = trained.network, trained.X[rows]
+    network = trained.network
+
+    def passing(rows):
+        return partial(network.outputs, trained.X[rows])
+
+    if weights is None:
+        run = passing(rows)
+    else:
+        codes = trained.groups.codes[rows]
+        run = [(float(w), passing(rows[codes == group])) for group, w in enumerate(weights)]
     with seeded(trained.seed):
-        return compensate_rounding(
-            quantized, network.module, lambda module: network.outputs(sample, module), **options
-        )
+        return compensate_rounding(quantized, network.module, run, **options)
 
 
 def start_from_codes(module, trained, scheme, statistics, rows, rounding):

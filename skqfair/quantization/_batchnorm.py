@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from skqfair.quantization._partial_passes import recorded, up_to
+
 __all__ = ["has_batchnorm", "move_batchnorm"]
 
 
@@ -51,7 +53,8 @@ def move_batchnorm(
     original : torch.nn.Module
         The float network, in eval mode; not changed.
     run : callable
-        ``(module) -> anything``, passes the samples through a module.
+        ``(module) -> anything``, passes the samples through a module, the same at each call; passes of
+        the quantized one end at the layer in question, and the outputs are those of the float network.
 
     References
     ----------
@@ -60,13 +63,16 @@ def move_batchnorm(
     """
     norms = _normalisations(module)
     before = {n: (norm.running_mean.clone(), norm.running_var.clone()) for n, norm in norms.items()}
-    with torch.no_grad(), _watched(_normalisations(original)) as of_float:
-        run(original)
+    originals = _normalisations(original)
+    whole, passes = recorded(original, {name: [norm] for name, norm in originals.items()})
+    with torch.no_grad(), _watched(originals) as of_float:
+        run(whole)
     try:
         for name, sums in of_float.items():  # in the order of execution
             if name in norms:
+                through = up_to(module, [norms[name]], name, passes)
                 with torch.no_grad(), _watched({name: norms[name]}) as of_quantized:
-                    run(module)
+                    run(through)
                 _move(norms[name], sums, of_quantized.get(name))
     except BaseException:
         for name, (mean, variance) in before.items():

@@ -14,7 +14,7 @@ from skqfair._copies import deep_copy
 from skqfair.quantization._affine import widened
 from skqfair.quantization._recurrent_inputs import cell_readers, recurrent_readers
 
-__all__ = ["Beside", "InputMoments", "as_matrices", "from_matrices", "watch_inputs"]
+__all__ = ["Beside", "InputMoments", "as_matrices", "from_matrices", "holders", "watch_inputs"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -52,6 +52,14 @@ class InputMoments:
             self.products = _added(self.products, rows.transpose(1, 2) @ rows)
         if of_float is not None:
             self.cross = _added(self.cross, of_float.transpose(1, 2) @ rows)
+
+    def add(self, other: "InputMoments", weight: float = 1.0) -> None:
+        """Take in other rows, each of which counts as ``weight`` rows."""
+        self.count += weight * other.count
+        for name in ("total", "products", "cross"):
+            values = getattr(other, name)
+            if values is not None:
+                setattr(self, name, _added(getattr(self, name), weight * values))
 
     def centered(self, of_float: "InputMoments") -> "InputMoments":
         """Return products of what is left without the means, with the sums of the float network."""
@@ -154,6 +162,24 @@ def _watched(module, names):
         for weight, reader in _readers(child):
             if weight is not None and id(weight) in wanted:
                 yield child, wanted[id(weight)], reader
+
+
+def holders(module: nn.Module, name: str) -> list[nn.Module]:
+    """Return the modules whose inputs multiply a weight.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds the weight.
+    name : str
+        Its name.
+
+    Returns
+    -------
+    list of torch.nn.Module
+        Those that :func:`watch_inputs` watches.
+    """
+    return [child for child, _, _ in _watched(module, [name])]
 
 
 def _readers(child):

@@ -1,6 +1,6 @@
 """Rounding that minds what a layer does with its inputs: error feedback, corrected biases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,8 +11,16 @@ from skqfair.exceptions import NearestRoundingWarning
 from skqfair.quantization._affine import q_max
 from skqfair.quantization._convert import QuantizedModule
 from skqfair.quantization._gptq import round_with_feedback
-from skqfair.quantization._layer_inputs import Beside, as_matrices, from_matrices, watch_inputs
+from skqfair.quantization._layer_inputs import (
+    Beside,
+    InputMoments,
+    as_matrices,
+    from_matrices,
+    holders,
+    watch_inputs,
+)
 from skqfair.quantization._least_squares import round_to_outputs
+from skqfair.quantization._partial_passes import recorded, up_to
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
@@ -25,7 +33,7 @@ ROUNDINGS = ("nearest", "gptq", "least_squares")
 def compensate_rounding(
     quantized: QuantizedModule,
     original: nn.Module,
-    run: Callable[[nn.Module], object],
+    run: Callable[[nn.Module], object] | Sequence[tuple[float, Callable[[nn.Module], object]]],
     *,
     rounding: str = "least_squares",
     bias_correction: bool = False,
@@ -48,8 +56,11 @@ def compensate_rounding(
         From :func:`convert`; its module is changed in place. Scales stay.
     original : torch.nn.Module
         The float module, not changed.
-    run : callable
-        ``(module) -> anything``, passes the calibration samples through a module.
+    run : callable or list of (float, callable)
+        ``(module) -> anything``, passes the calibration samples through a module, the same at each call.
+        Once the float module has been passed, passes end at the layer in question, and the outputs are
+        those of the float module. Or several, each of which passes some samples, with the weight that
+        these have in the errors of layers.
     rounding : {"nearest", "gptq", "least_squares"}, default="least_squares"
         "nearest" leaves the weights as they are.
     bias_correction : bool, default=False
@@ -96,23 +107,26 @@ def compensate_rounding(
     check_choice(rounding, "rounding", ROUNDINGS)
     original, rounds = plain(original), rounding != "nearest"
     names = list(quantizable_weights(original)) if bias_correction else list(quantized.weights)
-    with watch_inputs(original, names, products=False) as of_float:
-        run(original)
+    runs = [(1.0, run)] if callable(run) else run
+    whole, passes = recorded(original, {name: holders(original, name) for name in names})
+    of_float = _collected(original, names, runs, whole, products=False)
     if rounds:
         _warn_of_nearest(original, [name for name in quantized.weights if name not in of_float])
     weights = dict(quantized.weights)
     floats = dict(original.named_parameters())
     inside = dict(quantized.module.named_parameters())
     beside = original if rounding == "least_squares" else None
-    both = quantized.module if beside is None else Beside(original, quantized.module)
     for name, before in of_float.items():  # in the order of execution
         feeds = rounds and name in weights
         bias = _own_bias(quantized.module, name) if bias_correction else None
         if not feeds and bias is None:
             continue
-        with watch_inputs(quantized.module, [name], products=feeds, original=beside) as seen:
-            run(both)
-        moments = seen[name]
+        through = up_to(quantized.module, holders(quantized.module, name), name, passes)
+        if beside is not None:
+            through = Beside(up_to(beside, holders(beside, name), name, passes), through)
+        moments = _collected(quantized.module, [name], runs, through, products=feeds, original=beside)[
+            name
+        ]
         if not bool(moments.total.isfinite().all()):
             raise ValueError(
                 f"the inputs of {name} on the calibration samples are not finite; check X, or lower "
@@ -127,6 +141,17 @@ def compensate_rounding(
             change = _mean(original, name, floats[name], before) - _mean(original, name, after, moments)
             bias.detach().add_(change.to(bias))
     return replace(quantized, weights=weights)
+
+
+def _collected(module, names, runs, through, **options):
+    """Return the moments of the inputs of some weights over all runs, each by its weight."""
+    found = {}
+    for weight, run in runs:
+        with watch_inputs(module, names, **options) as seen:
+            run(through)
+        for name, moments in seen.items():
+            found.setdefault(name, InputMoments()).add(moments, weight)
+    return found
 
 
 def round_alone(

@@ -49,6 +49,15 @@ def test_layer_after_layer_by_hand(problem):
         assert not module[place]._forward_pre_hooks
 
 
+def test_passes_end_at_the_layer(problem):
+    module, X = problem
+    quantized, calls = convert(module, QuantizationScheme(2)).module, []
+    quantized[4].register_forward_hook(lambda *_: calls.append("linear"))
+    quantized[7].register_forward_hook(lambda *_: calls.append("last"))
+    move_batchnorm(quantized, module, lambda m: [m(part) for part in X.split(20)])
+    assert calls == ["linear"] * 4  # behind the first BatchNorm and before the second, four batches
+
+
 def test_what_was_not_rounded_does_not_move(problem):
     module, X = problem
     same = copy.deepcopy(module)

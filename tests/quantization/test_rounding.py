@@ -19,6 +19,7 @@ from skqfair.quantization import (
     round_alone,
 )
 from skqfair.quantization._gptq import round_with_feedback
+from skqfair.quantization._layer_inputs import holders
 
 
 @pytest.fixture
@@ -80,6 +81,89 @@ def quantized_by(module, X, rounding="gptq", bias_correction=False, scheme=None,
         rounding=rounding,
         bias_correction=bias_correction,
     )
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_passes_end_at_the_layer_with_the_same_codes(every_kind, rounding, monkeypatch):
+    module, X = every_kind
+    short = quantized_by(module, X, rounding, bias_correction=True)
+    monkeypatch.setattr("skqfair.quantization._rounding.up_to", lambda module, *_: module)
+    full = quantized_by(module, X, rounding, bias_correction=True)
+    for name, weight in full.weights.items():
+        assert torch.equal(short.weights[name].codes, weight.codes), name
+    for name, values in full.module.state_dict().items():
+        assert torch.equal(short.module.state_dict()[name], values), name
+    for net in (module, short.module):
+        assert not any(part._forward_pre_hooks for part in net.modules())
+
+
+@pytest.mark.parametrize(("rounding", "networks"), [("gptq", 1), ("least_squares", 2)])
+def test_no_layer_is_called_behind_the_one_in_question(problem, rounding, networks):
+    """Three layers, three batches: a layer sees one pass of the float network, and those up to it."""
+    module, X = problem
+    calls = {}
+    quantized = convert(module, QuantizationScheme(3))
+    for net in (module, quantized.module):
+        for name, part in net.named_children():
+
+            def count(*_, name=name):
+                calls[name] = calls.get(name, 0) + 1
+
+            part.register_forward_hook(count)
+    returned = []
+
+    def run(m):
+        returned.append([m(part) for part in X.split(150)])
+
+    compensate_rounding(quantized, module, run, rounding=rounding)
+    found = [calls[name] for name in "01234"]
+    assert found == [3 + 6 * networks, 3 + 6 * networks, 3 + 3 * networks, 3 + 3 * networks, 3]
+    with torch.no_grad():
+        expected = [module(part) for part in X.split(150)]
+    for outputs in returned:
+        torch.testing.assert_close(outputs, expected)
+
+
+def test_passes_that_came_not_before_are_not_cut_short():
+    torch.manual_seed(0)
+    module, X, done = nn.Linear(4, 4).eval(), torch.randn(20, 4), []
+
+    def run(m):
+        done.append([m(X) for _ in range(1 + len(done))][-1])
+
+    quantized = convert(module, QuantizationScheme(2))
+    before = quantized.module(X)
+    compensate_rounding(quantized, module, run, rounding="gptq")
+    torch.testing.assert_close(done[1], before)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_run_may_use_more_than_the_call(problem, rounding):
+    module, X = problem
+    quantized = convert(module, QuantizationScheme(3))
+    whole = quantized_by(module, X, rounding, bias_correction=True)
+    done = compensate_rounding(
+        quantized, module, lambda m: m[2:](m[:2](X)), rounding=rounding, bias_correction=True
+    )
+    torch.testing.assert_close(done.module(X), whole.module(X), rtol=1e-3, atol=1e-3)
+
+
+def test_a_module_that_is_the_layer():
+    torch.manual_seed(0)
+    layer, X = nn.Linear(6, 4).eval(), torch.randn(50, 3) @ torch.randn(3, 6)
+    for rounding in ROUNDINGS[1:]:
+        done = quantized_by(layer, X, rounding)
+        nearest = quantized_by(layer, X, "nearest")
+        error = [(m.module(X) - layer(X)).square().mean() for m in (done, nearest)]
+        assert error[0] < error[1]
+        assert not done.module._forward_pre_hooks
+
+
+def test_holders_are_the_modules_of_a_weight():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.MultiheadAttention(3, 1))
+    net[1].weight = net[0].weight
+    assert holders(net, "0.weight") == [net[0], net[1]]
+    assert net[2] in holders(net, "2.out_proj.weight")
 
 
 def test_layers_get_inputs_of_quantized_ones(problem):
@@ -260,3 +344,43 @@ def test_bad_input(problem):
         quantized_by(module, X, "up")
     with pytest.raises(ValueError, match=r"inputs of 0\.weight on the calibration samples are"):
         quantized_by(module, torch.full_like(X, torch.inf))
+
+
+def test_weights_of_samples_against_numpy(problem, monkeypatch):
+    """The products of a layer's inputs, and their means, have the weights of the runs."""
+    module, X = problem
+    seen = []
+
+    def spy(weight, scale, limit, products):
+        seen.append(products)
+        return round_with_feedback(weight, scale, limit, products)
+
+    monkeypatch.setattr("skqfair.quantization._rounding.round_with_feedback", spy)
+    few, many = X[:100], X[100:]
+    runs = [(2.5, lambda m: m(few)), (0.5, lambda m: (m(many[:150]), m(many[150:])))]
+    nearest = convert(module, QuantizationScheme(3))
+    done = compensate_rounding(nearest, module, runs, rounding="gptq", bias_correction=True)
+    weights = np.where(np.arange(400) < 100, 2.5, 0.5)
+    inputs = X.numpy().astype(np.float64)
+    np.testing.assert_allclose(seen[0][0].numpy(), (inputs.T * weights) @ inputs, rtol=1e-5)
+    with torch.no_grad():
+        for part in (1, 3, 5):
+            means = [np.average(m[:part](X).numpy(), 0, weights) for m in (module, done.module)]
+            np.testing.assert_allclose(*means, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_weight_two_is_to_come_twice(every_kind, rounding):
+    module, X = every_kind
+    parts = X.split([40, len(X) - 40])
+    codes = [
+        compensate_rounding(
+            convert(module, QuantizationScheme(3)), module, runs, rounding=rounding
+        ).weights
+        for runs in (
+            [(2.0, lambda m: m(parts[0])), (1.0, lambda m: m(parts[1]))],
+            lambda m: (m(parts[0]), m(parts[0]), m(parts[1])),
+        )
+    ]
+    for name, weight in codes[0].items():  # but for sums in another order
+        assert (weight.codes != codes[1][name].codes).float().mean() < 0.05, name
