@@ -49,8 +49,8 @@ somewhat too short; and of many comparisons some hold by chance.
 
 FVO is the largest difference of accuracy between two groups. "Plain" is a scale for each tensor from its
 largest magnitude, "default" a scale for each output channel with the least squared error, as in
-`QuantizedClassifier`. "Few bits" are those up to 4. Both round to nearest; what better rounding leaves of
-the chain stands in the guide's page on quantization, "Where the cascade ends".
+`QuantizedClassifier`. "Few bits" are those up to 4. Both round to nearest; what better rounding leaves
+of the chain stands in the guide's page on quantization, "Where the cascade ends".
 """
 
 
