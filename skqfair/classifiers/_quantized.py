@@ -63,7 +63,8 @@ class QuantizedClassifier(NetworkClassifier):
         With sensitive features, the samples for activation ranges and rounding are equally many of
         each group (with replacement where a group is smaller), or as many as the group has. "minimax"
         takes them as "balanced" does, then raises the weight that the group whose loss rises most has
-        in the rounding, in five rounds, and keeps the best: five times the time of the rounding.
+        in the rounding, in five rounds, and keeps the best: five times the time of the rounding. At
+        2 bits it narrowed the gap on digits and widened it on faces: compare on data held out.
     rounding : {"nearest", "gptq", "least_squares"}, default="nearest"
         How weights are rounded: each to its nearest code; column by column with the error spread over
         the columns left; or to the codes whose outputs on the calibration samples are nearest to the
