@@ -64,9 +64,10 @@ def _is_input_quantizer(node):
 
 
 def _is_integer_layer(node):
+    if not takes_integers(node):
+        return False
     weight = node.inputs[1]
-    dequantized = takes_integers(node) and _is_dequantized(weight)
-    return dequantized and not has_blocks(weight.producer())
+    return _is_dequantized(weight) and not has_blocks(weight.producer())
 
 
 def quantize_biases(graph):
