@@ -1,6 +1,7 @@
 """Names of the API and of examples, written as plain code in the guide, become links on the site."""
 
 import importlib
+from functools import cache
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -10,6 +11,7 @@ import skqfair
 MODULES = ["skqfair", *(f"skqfair.{name}" for name in skqfair._SUBMODULES)]
 
 
+@cache
 def public_names():
     """Return the full name of each public name; a name of the package face is that one."""
     names = {}

@@ -2,25 +2,23 @@
 
 The same float networks, calibration samples and held out samples for all, five seeds of split and
 training. Packages that are not installed are left out. ``python tests/benchmarks/bench_peers.py FOLDER
-NETWORKS`` does the same for faces: the folder of UTKFace and the networks of examples/faces, trained and
-kept by ``torch.save`` as ``{seed: (state dict, training rows, held out rows)}``.
+NETWORKS`` does the same for faces: UTKFace, and trained networks as ``problems.faces`` says.
 """
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from harness import Row
+from harness import Row, show, with_intervals
 from peers import installed, quietly
-from scipy import stats
+from problems import faces
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skqfair import fairness_violation_observed
-from skqfair.datasets import load_adult, load_utkface
+from skqfair.datasets import load_adult
 from skqfair.networks import ConvNet, make_classifier
 
 SEEDS = range(5)
@@ -93,13 +91,10 @@ def worst(y, predicted, groups):
 
 def row(rule, figures, seconds):
     """Return what a rule adds to the float networks, with intervals over seeds."""
-    half = stats.t.ppf(0.975, len(figures) - 1) * figures.std(0, ddof=1) / len(figures) ** 0.5
-    mean = figures.mean(0)
-    ratio = np.median(figures[:, 4] / seconds)
-    said = "; ".join(f"{mean[i]:+.3f} ± {half[i]:.3f}" for i in range(3))
+    mean, ratio = figures.mean(0), np.median(figures[:, 4] / seconds)
     return Row(
         rule,
-        f"{said}; {mean[3]:.3f}",
+        f"{with_intervals(figures[:, :3])}; {mean[3]:.3f}",
         "accuracy; FVO; worst group; changed",
         f"{ratio:.1f}; {mean[5]:.0f}",
     )
@@ -133,18 +128,9 @@ def adult():
         yield net, ready[train[:1024]], y[train[:1024]], ready[test], y[test], race[test]
 
 
-def faces(folder, networks):
+def of_faces(folder, networks):
     """Yield a network of examples/faces and the samples, for each seed."""
-    data = load_utkface(folder, image_size=48, n_jobs=-1)
-    X = data.data.astype(np.float32) / 255
-    classes, y = np.unique(data.target, return_inverse=True)
-    groups = data.sensitive_features["ethnicity"].to_numpy(str)
-    for seed, (state, train, test) in torch.load(networks, weights_only=False).items():
-        net = make_classifier(
-            ConvNet, module__widths=(16, 32, 64), module__in_channels=3, module__n_classes=len(classes)
-        )
-        net.set_params(classes=range(len(classes))).initialize().module_.load_state_dict(state)
-        net.history.new_epoch()  # trained elsewhere
+    for seed, net, X, y, groups, train, test in faces(folder, networks):
         drawn = np.random.default_rng(seed).choice(train, 1024, replace=False)
         yield net, X[drawn], y[drawn], X[test], y[test], groups[test]
 
@@ -155,17 +141,6 @@ def trained(net, seed, X, y):
     return net.set_params(verbose=0).fit(X, y)
 
 
-def main():
-    """Print the tables of faces."""
-    folder, networks = sys.argv[1:]
-    for title, rows in tables_of(
-        "Faces, ethnicity as group, ConvNet of 78 thousand weights", list(faces(folder, networks))
-    ):
-        print(f"\n{title}")
-        for r in rows:
-            print(f"{r.what:<48}{r.ratio}   {r.peers}", flush=True)
-
-
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    main()
+    cases = list(of_faces(*sys.argv[1:]))
+    show(tables_of("Faces, ethnicity as group, ConvNet of 78 thousand weights", cases))

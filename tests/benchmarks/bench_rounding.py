@@ -11,8 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from adaround import adaround
-from harness import Row, interleaved
-from scipy import stats
+from harness import Row, interleaved, with_intervals
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
@@ -105,10 +104,7 @@ def added(name, fit, frozen, X, y):
         ]
         accuracy = np.mean(after == y[test]) - np.mean(before == y[test])
         added.append((accuracy, gaps[1] - gaps[0], np.mean(after != before)))
-    mean, spread = np.mean(added, 0), np.std(added, 0, ddof=1)
-    half = stats.t.ppf(0.975, len(added) - 1) * spread / np.sqrt(len(added))
-    figures = [f"{m:+.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True)]
-    return Row(name, "; ".join(figures), "")
+    return Row(name, with_intervals(added), "")
 
 
 def fitted(net, X, y, *, rounding="nearest", **options):

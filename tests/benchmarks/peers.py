@@ -19,6 +19,7 @@ from torch import nn
 
 from skqfair import QuantizedClassifier
 from skqfair.export import to_onnx
+from skqfair.quantization import has_batchnorm
 
 KINDS = (nn.Linear, nn.Conv2d)
 BATCH = 128
@@ -75,7 +76,7 @@ def ours(rounding):
     """Return a rule of this package; BatchNorm statistics are moved where there are any."""
 
     def quantize(net, samples, labels, weight_bits, activation_bits):
-        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.module_.modules())
+        norms = has_batchnorm(net.module_)
         clf = QuantizedClassifier(
             FrozenEstimator(net),
             weight_bits=weight_bits,

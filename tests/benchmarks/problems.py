@@ -1,11 +1,12 @@
-"""Trained networks with unequal groups, for the benchmarks of curvature."""
+"""Trained networks with unequal groups, for the benchmarks."""
 
 import numpy as np
 import torch
 from sklearn.datasets import make_classification
 from torch import nn
 
-from skqfair.networks import MLP
+from skqfair.datasets import load_utkface
+from skqfair.networks import MLP, ConvNet, make_classifier
 
 SHARES = {
     2: (0.8, 0.2),
@@ -42,6 +43,24 @@ def trained(classes=10, *, kind="clusters", hidden=(256, 256), n=2000, n_groups=
             optimizer.step()
     groups = np.random.default_rng(seed).choice(n_groups, n, p=SHARES[n_groups])
     return module.eval(), X, y, groups
+
+
+def faces(folder, networks):
+    """Yield seed, trained net, samples, labels, groups, training rows and rows held out, of UTKFace.
+
+    ``networks`` is a file of networks of examples/faces, kept by ``torch.save`` as ``{seed: (state dict,
+    training rows, rows held out)}``.
+    """
+    data = load_utkface(folder, image_size=48, n_jobs=-1)
+    X = data.data.astype(np.float32) / 255
+    classes, y = np.unique(data.target, return_inverse=True)
+    groups = data.sensitive_features["ethnicity"].to_numpy(str)
+    for seed, (state, train, test) in torch.load(networks, weights_only=False).items():
+        net = make_classifier(ConvNet, module__widths=(16, 32, 64), classes=range(len(classes)))
+        net.set_params(module__in_channels=3, module__n_classes=len(classes)).initialize()
+        net.module_.load_state_dict(state)
+        net.history.new_epoch()  # trained elsewhere
+        yield seed, net, X, y, groups, train, test
 
 
 def gradient_pass(module, X, y):

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_rounding import mlp, trained
-from harness import interleaved
-from scipy import stats
+from harness import interleaved, with_intervals
 from sklearn.datasets import load_digits
 
 from skqfair import QuantizedClassifier, fairness_violation_observed
@@ -41,9 +40,9 @@ def main():
                 options = {"weight_bits": bits, "granularity": granularity, "rounding": rounding}
                 added, size = changes(nets, X, y, options)
                 channels = added if channels is None else channels
-                figures = [f"{with_interval(added[:, i])}" for i in (0, 1)]
-                pairs = "; ".join(with_interval((added - channels)[:, i]) for i in (0, 1))
-                print(f"| {bits} | {granularity} | {' | '.join(figures)} | {size:,} | {pairs} |")
+                accuracy, fvo = (with_intervals(column) for column in added.T)
+                pairs = with_intervals(added - channels)
+                print(f"| {bits} | {granularity} | {accuracy} | {fvo} | {size:,} | {pairs} |")
     print("\nSignal to error of the weights, mean over layers and nets, in dB")
     kinds = {"8 bits": integers(8), "6 bits": integers(6), "float8": float8}
     for name, rounded in kinds.items():
@@ -102,12 +101,6 @@ def changes(nets, X, y, options):
             found.append((np.mean(predicted == y[test]), gap))
         added.append(np.subtract(found[1], found[0]))
     return np.array(added), clf.model_size_
-
-
-def with_interval(values):
-    """Return the mean with its 95 % t interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):+.3f} ± {half:.3f}"
 
 
 if __name__ == "__main__":

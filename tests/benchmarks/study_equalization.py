@@ -8,18 +8,14 @@ accuracy and FVO by equalizing, with 95 % t intervals over the seeds.
 """
 
 import copy
-import sys
 import warnings
 from itertools import pairwise, product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).parent))
 from bench_peers import adult, digits, gaps
+from harness import with_intervals
 from sklearn.frozen import FrozenEstimator
 
 from skqfair import QuantizedClassifier
@@ -75,14 +71,8 @@ def predicted(net, samples, labels, X, options):
     )
 
 
-def said(values):
-    """Return mean and interval over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():+.3f} ± {half:.3f}"
-
-
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     for name, cases in (("digits", digits(flat=True)), ("Adult by race", adult())):
-        table = pd.DataFrame(study(cases)).groupby(list(SETTINGS), sort=False).agg(said)
+        table = pd.DataFrame(study(cases)).groupby(list(SETTINGS), sort=False).agg(with_intervals)
         print(f"\n{name}\n\n{table.reset_index().to_markdown(index=False)}", flush=True)

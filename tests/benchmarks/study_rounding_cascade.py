@@ -8,22 +8,19 @@ is one). Prints Markdown: means over the groups, then the hardest hit group, wit
 the seeds.
 """
 
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).parent))
 from bench_peers import adult, digits, fvo
+from harness import mean_and_half
 from sklearn.frozen import FrozenEstimator
 from torch.nn.functional import cross_entropy
 
 from skqfair import QuantizedClassifier
 from skqfair.diagnostics import group_gradient_norms, group_hessian_trace
+from skqfair.quantization import has_batchnorm
 
 EACH = 50  # samples of each group for gradients and curvature
 STEPS = {
@@ -41,7 +38,7 @@ STEPS = {
 def study(cases):
     """Yield a row for each seed, width and rule."""
     for net, samples, labels, X, y, groups in cases:
-        norms = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in net.module_.modules())
+        norms = has_batchnorm(net.module_)
         before = steps(net.module_, X, y, groups)
         for bits in (4, 3, 2):
             for rounding in ("nearest", "least_squares"):
@@ -111,9 +108,8 @@ def against(before, clf, net, X, y, groups):
 
 def said(values):
     """Return mean and interval over seeds."""
-    values = np.asarray(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():.3g} ± {half:.2g}"
+    mean, half = mean_and_half(values)
+    return f"{mean:.3g} ± {half:.2g}"
 
 
 def main():
