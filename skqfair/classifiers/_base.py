@@ -324,7 +324,8 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def _prediction_input(self, X):
-        check_is_fitted(self)
+        if not hasattr(self, "estimator_"):
+            check_is_fitted(self)
         network = Network.of_trained(self.estimator_)
         if self._would_pass(X):
             return network, X

@@ -25,7 +25,9 @@ __all__ = [
     "WeightedData",
     "WeightedSkorchData",
     "avoid_single_rows",
+    "batches_of",
     "inputs_of",
+    "parts_of",
 ]
 
 
@@ -42,6 +44,21 @@ def inputs_of(X):
     if not shared and X.nbytes > AT_ONCE:
         return Rows(X)
     return torch.as_tensor(X if shared else np.require(X, None, ["C", "W"]))
+
+
+def batches_of(inputs, size):
+    """Return the batches of a tensor, or of samples that are read by batch."""
+    if isinstance(inputs, Rows):
+        starts = range(0, len(inputs), size)
+        return (as_tensors(inputs.read(slice(start, start + size))) for start in starts)
+    return inputs.split(size) if len(inputs) > size else (inputs,)
+
+
+def parts_of(X, size):
+    """Yield the samples as arrays of whole batches."""
+    size *= max(1, int(AT_ONCE // (size * max(1, X.nbytes // len(X)))))
+    for start in range(0, len(X), size):
+        yield X.read(slice(start, start + size))
 
 
 class TensorData(SkorchDataset):

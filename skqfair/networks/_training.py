@@ -24,7 +24,7 @@ from skqfair.networks._batches import (
 from skqfair.networks._interrupts import raised_interrupts
 from skqfair.networks._own_folders import give_back_folders, own_folders
 
-__all__ = ["TensorTraining", "for_training", "prediction_view", "tensor_training"]
+__all__ = ["TensorTraining", "batch_parts", "for_training", "prediction_view", "tensor_training"]
 
 
 # What a step of skorch's calls besides; a net that overrides one of these steps as skorch does.
@@ -309,6 +309,12 @@ def prediction_view(net, module):
     view = object.__new__(_extended(type(net)))
     view.__dict__.update(net.__dict__)
     view.__dict__["module_"] = module
-    if all(net.__dict__[name] is default for name, default in _DEFAULTS.items()):
+    if batch_parts(net) is _OURS:
         view.__dict__.update(_OURS)
     return view
+
+
+def batch_parts(net):
+    """Return the dataset and the iterators of a net by name, ours for skorch's defaults."""
+    own = net.__dict__
+    return _OURS if all(own[name] is default for name, default in _DEFAULTS.items()) else own

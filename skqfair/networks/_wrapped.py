@@ -14,10 +14,10 @@ from torch import nn
 
 from skqfair._copies import copies_of, copy_attributes, keep_padding
 from skqfair._losses import log_probabilities
-from skqfair._rows import AT_ONCE, Rows, only, whole
+from skqfair._rows import Rows, only, whole
 from skqfair._seeding import preserved, seeded
 from skqfair.exceptions import ModuleOutputError
-from skqfair.networks._batches import BatchLoader, TensorData, inputs_of
+from skqfair.networks._batches import BatchLoader, TensorData, batches_of, inputs_of, parts_of
 from skqfair.networks._checks import (
     check_criterion,
     check_one_logit,
@@ -30,8 +30,8 @@ from skqfair.networks._checks import (
     type_name,
 )
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
-from skqfair.networks._several_inputs import as_tensors, call, moved, named_for
-from skqfair.networks._training import for_training, prediction_view, tensor_training
+from skqfair.networks._several_inputs import call, moved, named_for
+from skqfair.networks._training import batch_parts, for_training, prediction_view, tensor_training
 from skqfair.networks._validation_labels import with_positions
 
 __all__ = ["SKORCH_CLASSIFIERS", "Network"]
@@ -39,6 +39,7 @@ __all__ = ["SKORCH_CLASSIFIERS", "Network"]
 SKORCH_CLASSIFIERS = (NeuralNetClassifier, NeuralNetBinaryClassifier)
 """The classes of nets that can be wrapped, with their subclasses."""
 
+_OPTIONS = "iterator_valid__", "dataset__"
 _OVERRIDABLE = ("forward_iter", "evaluation_step", "infer", "get_dataset", "get_iterator")
 _PRODUCTS = 3_000_000  # multiplications of one block: its time is then a few times that of one row
 _BLOCK_LOGS = 3, 7
@@ -298,7 +299,9 @@ class Network:
         """Return what a method of the user's predicts, a few batches at a time where X is not there."""
         if not isinstance(X, Rows):
             return np.asarray(predict(X))
-        return np.concatenate([np.asarray(predict(part)) for part in _parts(X, self.batch_size(len(X)))])
+        return np.concatenate(
+            [np.asarray(predict(part)) for part in parts_of(X, self.batch_size(len(X)))]
+        )
 
     def find_block(self, X, module):
         """Return how many rows of a 2-d X go together, None for batches of the net's own size.
@@ -332,13 +335,15 @@ class Network:
     @property
     def is_plain(self):
         """Whether the net predicts as skorch does, on batches of rows in their order."""
-        own = self.view(None)
-        options = {name for name in vars(own) if name.startswith(("iterator_valid__", "dataset__"))}
+        parts = batch_parts(self.net)
         return (
-            own.dataset is TensorData
-            and own.iterator_valid is BatchLoader
-            and options <= {"iterator_valid__batch_size"}
-            and not any(self.overrides(name) for name in _OVERRIDABLE)
+            parts["dataset"] is TensorData
+            and parts["iterator_valid"] is BatchLoader
+            and _predicts_as_skorch(type(self.net))
+            and not any(
+                name.startswith(_OPTIONS) and name != "iterator_valid__batch_size"
+                for name in vars(self.net)
+            )
         )
 
     def _run_directly(self, X, module, size):
@@ -349,7 +354,7 @@ class Network:
         if modes:  # never of a fitted estimator, whose threads would get into each other's way
             module.eval()
         try:
-            for batch in _batches(inputs, size) if is_read else inputs.split(size):
+            for batch in batches_of(inputs, size):
                 batch = moved(batch, device, copy=not is_read)  # for modules that work in place
                 with torch.no_grad():
                     output = self._columns(call(module, batch))
@@ -363,7 +368,7 @@ class Network:
             view = self.view(module)
             if size != self.batch_size(len(X)):
                 view.iterator_valid__batch_size = size
-            parts = _parts(X, size) if isinstance(X, Rows) else [X]
+            parts = parts_of(X, size) if isinstance(X, Rows) else [X]
             return [self._columns(outputs) for part in parts for outputs in view.forward_iter(part)]
 
     def _columns(self, outputs):
@@ -378,17 +383,9 @@ def _has_own(kind, name):
     return all(method is not getattr(c, name) for c in (*SKORCH_CLASSIFIERS, TensorNetClassifier))
 
 
-def _batches(rows, size):
-    """Yield samples that are read by batch, as tensors."""
-    for start in range(0, len(rows), size):
-        yield as_tensors(rows.read(slice(start, start + size)))
-
-
-def _parts(X, size):
-    """Yield the samples as arrays of whole batches."""
-    size *= max(1, int(AT_ONCE // (size * max(1, X.nbytes // len(X)))))
-    for start in range(0, len(X), size):
-        yield X.read(slice(start, start + size))
+@functools.cache
+def _predicts_as_skorch(kind):
+    return not any(_has_own(kind, name) for name in _OVERRIDABLE)
 
 
 def _tiny(outputs):
