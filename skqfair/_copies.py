@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-__all__ = ["copies_of", "copy_attributes", "deep_copy", "keep_padding"]
+__all__ = ["copies_of", "copy_attributes", "deep_copy", "keep_padding", "sharing_copy"]
 
 
 def deep_copy(module):
@@ -14,6 +14,12 @@ def deep_copy(module):
     values are copied.
     """
     return copy.deepcopy(module, _computed(module))
+
+
+def sharing_copy(module):
+    """Return a copy of a module with the same parameters and buffers, which are not copied."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, _computed(module) | shared)
 
 
 def copy_attributes(attributes, known):

@@ -1,12 +1,11 @@
 """BatchNorm statistics of the quantized network, moved by what rounding changed."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skqfair.quantization._partial_passes import recorded, up_to
+from skqfair.quantization._passes import Passes, record
 
 __all__ = ["has_batchnorm", "move_batchnorm"]
 
@@ -53,8 +52,8 @@ def move_batchnorm(
     original : torch.nn.Module
         The float network, in eval mode; not changed.
     run : callable
-        ``(module) -> anything``, passes the samples through a module, the same at each call; passes of
-        the quantized one end at the layer in question, and the outputs are those of the float network.
+        ``(module) -> anything``, passes the samples through the float network; what it calls that with
+        is kept and passed through both.
 
     References
     ----------
@@ -63,17 +62,13 @@ def move_batchnorm(
     """
     norms = _normalisations(module)
     before = {n: (norm.running_mean.clone(), norm.running_var.clone()) for n, norm in norms.items()}
-    originals = _normalisations(original)
-    whole, passes = recorded(original, {name: [norm] for name, norm in originals.items()})
-    with torch.no_grad(), _watched(originals) as of_float:
-        run(whole)
+    samples = record(original, [(1.0, run)], _watched)
     try:
-        for name, sums in of_float.items():  # in the order of execution
-            if name in norms:
-                through = up_to(module, [norms[name]], name, passes)
-                with torch.no_grad(), _watched({name: norms[name]}) as of_quantized:
-                    run(through)
-                _move(norms[name], sums, of_quantized.get(name))
+        with Passes(original, samples, _watched) as floats, Passes(module, samples, _watched) as own:
+            for name in _called(samples):
+                if name in norms:
+                    of_float, of_quantized = _sums(floats, own, name)
+                    _move(norms[name], of_float, of_quantized)
     except BaseException:
         for name, (mean, variance) in before.items():
             norms[name].running_mean.copy_(mean)
@@ -81,31 +76,30 @@ def move_batchnorm(
         raise
 
 
-@contextmanager
-def _watched(norms):
-    """Add up what flows into some layers, by name in the order of their first call."""
-    found = {}
+def _watched(module):
+    return [(norm, name, None) for name, norm in _normalisations(module).items()]
 
-    def watch(name):
-        def hook(module, args):
-            rows = args[0].detach().movedim(1, -1).flatten(0, -2).double()
-            total = rows.sum(0)
-            sums = torch.stack([torch.full_like(total, len(rows)), total, rows.square().sum(0)])
-            found[name] = found[name] + sums if name in found else sums
 
-        return hook
+def _called(samples):
+    """Return the layers that were called, in the order of execution."""
+    return list(dict.fromkeys(name for sample in samples for name in sample.counts))
 
-    handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+
+def _sums(floats, own, name):
+    """Return count, sum and squares of what flows into a layer, of both networks."""
+    sums = [[], []]
+    for pair in zip(floats.at(name), own.at(name), strict=True):
+        for kept, calls in zip(sums, pair, strict=True):
+            for _, _, args, _ in calls:
+                rows = args[0].detach().movedim(1, -1).flatten(0, -2).double()
+                total = rows.sum(0)
+                kept.append(
+                    torch.stack([torch.full_like(total, len(rows)), total, rows.square().sum(0)])
+                )
+    return [torch.stack(kept).sum(0) for kept in sums]
 
 
 def _move(norm, of_float, of_quantized):
-    if of_quantized is None:
-        return
     (mean, variance), (own_mean, own_variance) = (_moments(*s) for s in (of_float, of_quantized))
     varies = (variance > 0) & (own_variance > 0)
     ratio = torch.where(varies, own_variance / variance.clamp_min(1e-300), 1.0)

@@ -1,14 +1,20 @@
-r"""Rounding with error feedback: what one column loses, the columns left make good.
+r"""Rounding with error feedback: what one column loses, the columns after it make good.
 
-With inputs X of a layer, :math:`H = X^T X + \lambda\,\mathrm{mean}(\mathrm{diag}\,X^T X) I` and the
-upper Cholesky factor U of :math:`H^{-1}`, columns are rounded in the order of decreasing diagonal of H,
+With inputs X of a layer, columns in the order of decreasing diagonal of
+:math:`H = X^T X + \lambda\,\mathrm{mean}(\mathrm{diag}\,X^T X) I`, and :math:`H = R R^T` with an upper
+triangular R, column j is rounded to
 
-.. math:: e = (w_i - S\,T(w_i)) / U_{ii}, \qquad w_{j} \leftarrow w_{j} - e\,U_{ij} \quad (j > i).
+.. math:: \hat w_j = S\,T\Big(w_j + \sum_{i<j} (w_i - \hat w_i) R_{ij} / R_{jj}\Big).
+
+These are the codes of GPTQ, which updates all columns left by the factor of the inverse of H (Chee et
+al., theorem 6), without an inverse.
 
 References
 ----------
 Frantar, E. et al. (2023). GPTQ: accurate post-training quantization for generative pre-trained
 transformers. ICLR.
+
+Chee, J. et al. (2023). QuIP: 2-bit quantization of large language models with guarantees. NeurIPS.
 """
 
 import torch
@@ -45,32 +51,31 @@ def round_with_feedback(
     tensor of float64, shape (B, outputs, columns)
         ``clamp(round(result / scale), -limit, limit)`` are the codes.
     """
-    blocks, outputs, columns = weight.shape
+    outputs, columns = weight.shape[1:]
     scale, limit = (t.to(torch.float64).expand(weight.shape) for t in (scale, torch.as_tensor(limit)))
     limit = limit[..., 0]
     order = products.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
-    across = order[:, None, :].expand(-1, outputs, -1)
-    left, scale = weight.double().gather(2, across), scale.gather(2, across)
-    factor = _inverse_factor(products, order, damping)
-    moved = torch.empty_like(left)
+    across = order[:, :, None].expand(-1, -1, outputs)  # a column of the weight is a row from here on
+    wanted, scale = (t.transpose(1, 2).gather(1, across) for t in (weight.double(), scale))
+    feedback = _feedback(products, order, damping)
+    moved, lost = torch.empty_like(wanted), torch.empty_like(wanted)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        errors = left.new_empty(blocks, outputs, stop - start)
+        block = moved[:, start:stop]
+        block.copy_(wanted[:, start:stop] + feedback[:, start:stop, :start] @ lost[:, :start])
         for i in range(start, stop):
-            column = moved[..., i] = left[..., i]
-            codes = (column / scale[..., i]).round_().clamp_(-limit, limit)
-            errors[..., i - start] = (column - codes * scale[..., i]) / factor[:, i, i, None]
-            row = factor[:, i, None, i + 1 : stop]
-            left[..., i + 1 : stop] -= errors[..., i - start, None] * row
-        left[..., stop:] -= errors @ factor[:, start:stop, stop:]
-    return torch.empty_like(moved).scatter_(2, across, moved)
+            block[:, i - start, None] += feedback[:, i, None, start:i] @ lost[:, start:i]
+            codes = (moved[:, i] / scale[:, i]).round_().clamp_(-limit, limit)
+            lost[:, i] = wanted[:, i] - codes * scale[:, i]
+    return torch.empty_like(moved).scatter_(1, across, moved).transpose(1, 2)
 
 
-def _inverse_factor(products, order, damping):
-    """Return the upper Cholesky factor of the damped inverse, columns in this order."""
+def _feedback(products, order, damping):
+    """Return the share of the errors of earlier columns that each column takes."""
     index = order[:, :, None].expand_as(products)
     ordered = products.gather(1, index).gather(2, index.transpose(1, 2))
     diagonal = ordered.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(1, keepdim=True)
     diagonal += torch.where(mean > 0, damping * mean, 1.0)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(ordered)), upper=True)
+    factor = torch.linalg.cholesky(ordered.flip(1, 2)).flip(1, 2)
+    return (factor / factor.diagonal(dim1=1, dim2=2)[:, None, :]).transpose(1, 2).contiguous()

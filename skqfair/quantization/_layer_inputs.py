@@ -1,10 +1,10 @@
 """What multiplies each weight: the inputs of a layer as rows of a matrix, and their moments."""
 
 import math
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import copy, deepcopy
+from collections.abc import Iterable, Mapping
+from copy import copy
+from functools import partial
+from itertools import repeat
 
 import torch
 from torch import nn
@@ -12,14 +12,17 @@ from torch.nn import functional as F
 
 from skqfair._copies import deep_copy
 from skqfair.quantization._affine import widened
+from skqfair.quantization._passes import Passes, Watched
 from skqfair.quantization._recurrent_inputs import cell_readers, recurrent_readers
 
-__all__ = ["Beside", "InputMoments", "as_matrices", "from_matrices", "holders", "watch_inputs"]
+__all__ = ["InputMoments", "as_matrices", "from_matrices", "moments_at", "watched"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _VALUES = 2**23  # of patches at a time
-_PLACES = 256  # of an image that patches are taken from: they are much alike
+_BLOCK = 512  # columns of a product at a time
+_ROWS = 2**15  # of patches, or
+_ROWS_A_COLUMN = 16  # if these are more; beyond, some places are drawn, the same of all images
 
 
 class InputMoments:
@@ -30,42 +33,54 @@ class InputMoments:
 
     Attributes
     ----------
-    count : int
-        Rows seen: of images, patches from up to 256 places drawn once.
+    count : float
+        Rows seen, by weight.
     total : tensor of float64, shape (B, columns)
         Their sum.
+    total_of_float : tensor of float64, shape (B, columns)
+        The sum of the float network's; None without such a network, as ``cross``.
     products : tensor of float64, shape (B, columns, columns)
         The sum of their outer products, not divided by their count; None where not asked for.
     cross : tensor of float64, shape (B, columns, columns)
-        The sum of the products of the float network's inputs with them; None without such a network.
+        The sum of the products of the float network's inputs with them.
     """
 
-    def __init__(self, products=True):
-        self.count, self.total, self.products, self.cross = 0, None, None, None
-        self._wanted = products
+    def __init__(self):
+        self.count, self.total, self.total_of_float, self.products, self.cross = (
+            0,
+            None,
+            None,
+            None,
+            None,
+        )
 
-    def update(self, rows: torch.Tensor, of_float: torch.Tensor | None = None) -> None:
+    def update(
+        self,
+        rows: torch.Tensor,
+        of_float: torch.Tensor | None = None,
+        *,
+        weight: float = 1.0,
+        products: bool = True,
+    ) -> None:
         """Take in rows of shape (B, n, columns), with those of the float network beside them."""
-        self.count += rows.shape[1]
-        self.total = _added(self.total, rows.sum(1))
-        if self._wanted:
-            self.products = _added(self.products, rows.transpose(1, 2) @ rows)
+        self.count += weight * rows.shape[1]
+        self._add("total", rows.sum(1), weight)
         if of_float is not None:
-            self.cross = _added(self.cross, of_float.transpose(1, 2) @ rows)
+            self._add("total_of_float", of_float.sum(1), weight)
+        if products:
+            self._add("products", _gram(rows), weight)
+            if of_float is not None:
+                self._add("cross", of_float.transpose(1, 2) @ rows, weight)
 
-    def add(self, other: "InputMoments", weight: float = 1.0) -> None:
-        """Take in other rows, each of which counts as ``weight`` rows."""
-        self.count += weight * other.count
-        for name in ("total", "products", "cross"):
-            values = getattr(other, name)
-            if values is not None:
-                setattr(self, name, _added(getattr(self, name), weight * values))
+    def _add(self, name, values, weight):
+        values, total = weight * values.double(), getattr(self, name)
+        setattr(self, name, values if total is None else total.add_(values))
 
-    def centered(self, of_float: "InputMoments") -> "InputMoments":
-        """Return products of what is left without the means, with the sums of the float network."""
+    def centered(self) -> "InputMoments":
+        """Return products of what is left without the means."""
         centered = copy(self)
         centered.products = self.products - _outer(self.total, self.total) / self.count
-        centered.cross = self.cross - _outer(of_float.total, self.total) / self.count
+        centered.cross = self.cross - _outer(self.total_of_float, self.total) / self.count
         return centered
 
 
@@ -73,113 +88,87 @@ def _outer(first, second):
     return first[..., :, None] * second[..., None, :]
 
 
-def _added(total, values):
-    values = values.double()
-    return values if total is None else total.add_(values)
+def _gram(rows):
+    """Return the products of columns: half of them, and their mirror images."""
+    columns = rows.shape[2]
+    products = rows.new_empty(rows.shape[0], columns, columns)
+    for start in range(0, columns, _BLOCK):
+        own = slice(start, start + _BLOCK)
+        part = rows[..., own].transpose(1, 2) @ rows[..., start:]
+        products[:, own, start:], products[:, start:, own] = part, part.transpose(1, 2)
+    return products
 
 
-class Beside(nn.Module):
-    """Passes what it gets through a float module, then through a quantized one.
-
-    Parameters
-    ----------
-    original, quantized : torch.nn.Module
-        The two; the outputs are those of the second.
-    """
-
-    def __init__(self, original, quantized):
-        super().__init__()
-        self.original, self.quantized = original, quantized
-
-    def forward(self, *args, **kwargs):
-        """Return the outputs of the quantized module."""
-        self.original(*args, **kwargs)
-        return self.quantized(*args, **kwargs)
-
-
-@contextmanager
-def watch_inputs(
-    module: nn.Module, names: list[str], *, products: bool = True, original: nn.Module | None = None
-) -> Iterator[dict[str, InputMoments]]:
-    """Collect the moments of the inputs of some weights while data flows through.
+def moments_at(
+    name: str, quantized: Passes, original: Passes | None = None, *, products: bool = True
+) -> InputMoments:
+    """Return the moments of what multiplies a weight.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        Float or quantized; hooks are attached and removed again.
-    names : list of str
-        Weights by name. Those of Linear, Conv, ConvTranspose, recurrent and MultiheadAttention
-        modules have inputs that can be seen.
+    name : str
+        The weight.
+    quantized : Passes
+        Of the samples, with :func:`watched` weights.
+    original : Passes, optional
+        Through the float network, of the same samples; with them come the cross products.
     products : bool, default=True
         Whether products are added up, or sums only.
-    original : torch.nn.Module or None, default=None
-        The float network, whose inputs are multiplied with those of ``module``. The data must flow
-        through both, by :class:`Beside`.
-
-    Yields
-    ------
-    dict of str to InputMoments
-        By name, in the order of the first call. What is never called is not there.
-    """
-    found, handles, calls = {}, [], {}
-
-    def keep(name, reader):
-        def hook(child, args, kwargs):
-            calls.setdefault(name, deque()).append((reader, child, *deepcopy((args, kwargs))))
-
-        return hook
-
-    def take(name, reader):
-        def hook(child, args, kwargs):
-            moments = found.setdefault(name, InputMoments(products))
-            if original is None:
-                for rows in reader(child, args, kwargs):
-                    moments.update(rows)
-                return
-            read, *call = calls[name].popleft()
-            for rows, of_float in zip(reader(child, args, kwargs), read(*call), strict=True):
-                moments.update(rows, of_float)
-
-        return hook
-
-    try:
-        for owner, hook in ((original, keep), (module, take)):
-            for child, name, reader in _watched(owner, names):
-                handles.append(child.register_forward_pre_hook(hook(name, reader), with_kwargs=True))
-        with torch.no_grad():
-            yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _watched(module, names):
-    """Yield the modules that hold some weights, with name and reader of each weight."""
-    if module is None:
-        return
-    wanted = {id(p): name for name, p in module.named_parameters() if name in names}
-    for child in module.modules():
-        for weight, reader in _readers(child):
-            if weight is not None and id(weight) in wanted:
-                yield child, wanted[id(weight)], reader
-
-
-def holders(module: nn.Module, name: str) -> list[nn.Module]:
-    """Return the modules whose inputs multiply a weight.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Holds the weight.
-    name : str
-        Its name.
 
     Returns
     -------
-    list of torch.nn.Module
-        Those that :func:`watch_inputs` watches.
+    InputMoments
+        Over all calls of all passes; those of no call if there was none.
     """
-    return [child for child, _, _ in _watched(module, [name])]
+    moments = InputMoments()
+    of_float = repeat(repeat(None)) if original is None else original.at(name)
+    with torch.no_grad():
+        for sample, calls, float_calls in zip(
+            quantized.samples, quantized.at(name), of_float, strict=False
+        ):
+            for pair in zip(calls, float_calls, strict=False):
+                for rows, float_rows in zip(*map(_rows, pair), strict=False):
+                    moments.update(rows, float_rows, weight=sample.weight, products=products)
+    return moments
+
+
+def _rows(call):
+    if call is None:
+        return repeat(None)
+    reader, *arguments = call
+    return reader(*arguments)
+
+
+def watched(names: Iterable[str], items: Mapping[str, int] | None = None) -> Watched:
+    """Return a function that finds the modules whose inputs multiply some weights.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Weights by name. Those of Linear, Conv, ConvTranspose, recurrent and MultiheadAttention
+        modules have inputs that can be seen.
+    items : dict of str to int, optional
+        How many images each weight meets in all: places are drawn from them where there are many.
+
+    Returns
+    -------
+    callable
+        What each module comes with is the function that reads its rows from a call.
+    """
+    names, items = set(names), items or {}
+
+    def find(module):
+        named = {id(p): name for name, p in module.named_parameters() if name in names}
+        for child in module.modules():
+            for weight, reader in _readers(child):
+                name = named.get(id(weight))
+                if name is None:
+                    continue
+                if isinstance(child, _CONV + _CONV_TRANSPOSE) and name in items:
+                    reader = partial(reader, items=items[name])
+                yield child, name, reader
+
+    return find
 
 
 def _readers(child):
@@ -245,16 +234,17 @@ def _attention_outputs(child, args, kwargs):
     yield values.reshape(1, -1, values.shape[-1])
 
 
-def _patches(child, args, kwargs):
+def _patches(child, args, kwargs, items=0):
     values = _first(args, kwargs)
     values = values if values.ndim == child.weight.ndim else values[None]
     mode = "constant" if child.padding_mode == "zeros" else child.padding_mode
-    for part in values.split(_samples(values, child)):
+    places = _places(child, items)
+    for part in _parts(values, child, places):
         padded = F.pad(part, child._reversed_padding_repeated_twice, mode=mode)
-        yield _windows(padded, child, child.stride)
+        yield _windows(padded, child, child.stride, places)
 
 
-def _transposed_patches(child, args, kwargs):
+def _transposed_patches(child, args, kwargs, items=0):
     """Patches of the convolution that a transposed one is: zeros between inputs, a flipped kernel."""
     values = _first(args, kwargs)
     values = values if values.ndim == child.weight.ndim else values[None]
@@ -267,7 +257,8 @@ def _transposed_patches(child, args, kwargs):
     for d in reversed(range(sides)):
         around = child.dilation[d] * (child.kernel_size[d] - 1) - child.padding[d]
         padding += [around, around + extra[d]]
-    for part in values.split(_samples(values, child)):
+    places = _places(child, items)
+    for part in _parts(values, child, places):
         spaced = part
         for d, stride in enumerate(child.stride, start=2):
             shape = list(spaced.shape)
@@ -275,15 +266,27 @@ def _transposed_patches(child, args, kwargs):
             wide = spaced.new_zeros(shape)
             wide[(slice(None),) * d + (slice(None, None, stride),)] = spaced
             spaced = wide
-        yield _windows(F.pad(spaced, padding), child, (1,) * sides)
+        yield _windows(F.pad(spaced, padding), child, (1,) * sides, places)
 
 
-def _samples(values, child):
-    """Return how many samples' patches fit a budget."""
-    return max(1, _VALUES // (_PLACES * values.shape[1] * math.prod(child.kernel_size)))
+def _columns(child):
+    """Return how many numbers of an image a patch has."""
+    return child.in_channels // child.groups * math.prod(child.kernel_size)
 
 
-def _windows(padded, child, strides):
+def _places(child, items):
+    """Return how many places of each of so many images give enough rows; infinite for no images."""
+    rows = max(_ROWS, _ROWS_A_COLUMN * _columns(child))
+    return math.ceil(rows / items) if items else math.inf
+
+
+def _parts(values, child, places):
+    """Yield images whose patches fit a budget together."""
+    places = min(places, math.prod(values.shape[2:]))
+    return values.split(max(1, int(_VALUES // (places * child.groups * _columns(child)))))
+
+
+def _windows(padded, child, strides, places):
     """Return the rows (groups, n, channels of a group x kernel) that a kernel meets."""
     sides = padded.ndim - 2
     for d, (kernel, dilation, stride) in enumerate(
@@ -292,10 +295,10 @@ def _windows(padded, child, strides):
         padded = padded.unfold(d, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     sizes = padded.shape[2 : 2 + sides]
     n, channels, n_places = *padded.shape[:2], math.prod(sizes)
-    if n_places > _PLACES:
-        drawn = torch.randperm(n_places, generator=torch.Generator().manual_seed(0))[:_PLACES]
+    if n_places > places:
+        drawn = torch.randperm(n_places, generator=torch.Generator().manual_seed(0))[:places]
         index = [i.to(padded.device) for i in torch.unravel_index(drawn, sizes)]
-        padded, sizes, n_places = padded[(slice(None), slice(None), *index)], [_PLACES], _PLACES
+        padded, sizes, n_places = padded[(slice(None), slice(None), *index)], [places], places
     patches = padded.reshape(n, child.groups, channels // child.groups, *sizes, -1)
     patches = patches.movedim(0, 1).movedim(2, -2)
     return patches.reshape(child.groups, n * n_places, -1)

@@ -1,5 +1,6 @@
 """Rounding that minds what a layer does with its inputs: error feedback, corrected biases."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -11,16 +12,9 @@ from skqfair.exceptions import NearestRoundingWarning
 from skqfair.quantization._affine import q_max
 from skqfair.quantization._convert import QuantizedModule
 from skqfair.quantization._gptq import round_with_feedback
-from skqfair.quantization._layer_inputs import (
-    Beside,
-    InputMoments,
-    as_matrices,
-    from_matrices,
-    holders,
-    watch_inputs,
-)
+from skqfair.quantization._layer_inputs import as_matrices, from_matrices, moments_at, watched
 from skqfair.quantization._least_squares import round_to_outputs
-from skqfair.quantization._partial_passes import recorded, up_to
+from skqfair.quantization._passes import Passes, record
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
@@ -57,10 +51,9 @@ def compensate_rounding(
     original : torch.nn.Module
         The float module, not changed.
     run : callable or list of (float, callable)
-        ``(module) -> anything``, passes the calibration samples through a module, the same at each call.
-        Once the float module has been passed, passes end at the layer in question, and the outputs are
-        those of the float module. Or several, each of which passes some samples, with the weight that
-        these have in the errors of layers.
+        ``(module) -> anything``, passes the calibration samples through the float module; what it calls
+        the module with is kept and passed through both. Or several, each of which passes some samples,
+        with the weight that these have in the errors of layers.
     rounding : {"nearest", "gptq", "least_squares"}, default="least_squares"
         "nearest" leaves the weights as they are.
     bias_correction : bool, default=False
@@ -107,51 +100,42 @@ def compensate_rounding(
     check_choice(rounding, "rounding", ROUNDINGS)
     original, rounds = plain(original), rounding != "nearest"
     names = list(quantizable_weights(original)) if bias_correction else list(quantized.weights)
-    runs = [(1.0, run)] if callable(run) else run
-    whole, passes = recorded(original, {name: holders(original, name) for name in names})
-    of_float = _collected(original, names, runs, whole, products=False)
+    samples = record(original, [(1.0, run)] if callable(run) else run, watched(names))
+    items = Counter()
+    for sample in samples:
+        items.update(sample.items)  # in the order of execution
     if rounds:
-        _warn_of_nearest(original, [name for name in quantized.weights if name not in of_float])
+        _warn_of_nearest(original, [name for name in quantized.weights if name not in items])
     weights = dict(quantized.weights)
     floats = dict(original.named_parameters())
     inside = dict(quantized.module.named_parameters())
-    beside = original if rounding == "least_squares" else None
-    for name, before in of_float.items():  # in the order of execution
-        feeds = rounds and name in weights
-        bias = _own_bias(quantized.module, name) if bias_correction else None
-        if not feeds and bias is None:
-            continue
-        through = up_to(quantized.module, holders(quantized.module, name), name, passes)
-        if beside is not None:
-            through = Beside(up_to(beside, holders(beside, name), name, passes), through)
-        moments = _collected(quantized.module, [name], runs, through, products=feeds, original=beside)[
-            name
-        ]
-        if not bool(moments.total.isfinite().all()):
-            raise ValueError(
-                f"the inputs of {name} on the calibration samples are not finite; check X, or lower "
-                "the learning rate of the training."
-            )
-        if feeds:
-            own = moments if bias is None or beside is None else moments.centered(before)
-            weights[name] = _rounded(original, name, floats[name], weights[name], own)
-            inside[name].detach().copy_(weights[name].dequantize())
-        if bias is not None:
-            after = inside[name].detach()
-            change = _mean(original, name, floats[name], before) - _mean(original, name, after, moments)
-            bias.detach().add_(change.to(bias))
+    find = watched(names, items)
+    with Passes(quantized.module, samples, find) as after, Passes(original, samples, find) as before:
+        for name in items:
+            feeds = rounds and name in weights
+            bias = _own_bias(quantized.module, name) if bias_correction else None
+            if not feeds and bias is None:
+                continue
+            is_paired = rounding == "least_squares" or bias is not None
+            moments = moments_at(name, after, before if is_paired else None, products=feeds)
+            if not bool(moments.total.isfinite().all()):
+                raise ValueError(
+                    f"the inputs of {name} on the calibration samples are not finite; check X, or "
+                    "lower the learning rate of the training."
+                )
+            if feeds:
+                own = moments
+                if rounding == "gptq":
+                    own.cross = None
+                elif bias is not None:
+                    own = moments.centered()
+                weights[name] = _rounded(original, name, floats[name], weights[name], own)
+                inside[name].detach().copy_(weights[name].dequantize())
+            if bias is not None:
+                change = _output_sum(original, name, floats[name], moments.total_of_float)
+                change -= _output_sum(original, name, inside[name], moments.total)
+                bias.detach().add_((change / moments.count).to(bias))
     return replace(quantized, weights=weights)
-
-
-def _collected(module, names, runs, through, **options):
-    """Return the moments of the inputs of some weights over all runs, each by its weight."""
-    found = {}
-    for weight, run in runs:
-        with watch_inputs(module, names, **options) as seen:
-            run(through)
-        for name, moments in seen.items():
-            found.setdefault(name, InputMoments()).add(moments, weight)
-    return found
 
 
 def round_alone(
@@ -184,11 +168,12 @@ def round_alone(
     """
     if rounding == "nearest":
         return nearest
-    with watch_inputs(module, [name]) as seen:
-        run(module)
-    if name not in seen:
+    samples = record(module, [(1.0, run)], watched([name]))
+    items = sum((Counter(sample.items) for sample in samples), Counter())
+    if name not in items:
         return nearest
-    moments = seen[name]
+    with Passes(module, samples, watched([name], items)) as passes:
+        moments = moments_at(name, passes)
     if rounding == "least_squares":
         moments.cross = moments.products
     weight = dict(module.named_parameters())[name]
@@ -221,10 +206,9 @@ def _own_bias(module, name):
     return bias if sharing == 1 else None
 
 
-def _mean(module, name, weight, moments):
-    """Return the mean of each output of a layer, less its bias."""
-    mean = (moments.total / moments.count)[..., None]
-    return (as_matrices(module, name, weight.detach()).double() @ mean).flatten()
+def _output_sum(module, name, weight, inputs):
+    """Return the sum of each output of a layer, less its bias, from that of the inputs."""
+    return (as_matrices(module, name, weight.detach()).double() @ inputs[..., None]).flatten()
 
 
 def _warn_of_nearest(module, names):

@@ -1,12 +1,14 @@
 """Inputs of layers as rows: their moments give the sums and squares of the outputs."""
 
 import copy
+import math
 
 import pytest
 import torch
+from moments import moments_of
 from torch import nn
 
-from skqfair.quantization._layer_inputs import Beside, as_matrices, from_matrices, watch_inputs
+from skqfair.quantization._layer_inputs import as_matrices, from_matrices
 
 LAYERS = {
     "linear": (nn.Linear(7, 5), (3, 4, 7), {}),
@@ -34,8 +36,9 @@ LAYERS = {
 def test_moments_give_those_of_the_outputs(kind):
     torch.manual_seed(0)
     layer, shape, options = LAYERS[kind]
-    with watch_inputs(layer, ["weight"]) as seen:
-        outputs = [layer(torch.randn(shape), **options) for _ in range(2)]
+    outputs = []
+    batches = [torch.randn(shape) for _ in range(2)]
+    seen = moments_of(layer, ["weight"], lambda m: outputs.extend(m(b, **options) for b in batches))
     moments, weight = seen["weight"], as_matrices(layer, "weight", layer.weight.detach()).double()
     bias = 0 if layer.bias is None else layer.bias.detach().double()
     axis = -1 if isinstance(layer, nn.Linear) else 1
@@ -62,9 +65,7 @@ def test_cross_products_give_those_of_both_outputs(kind):
             return self.layer(self.start(x.flatten(2)).view_as(x), **options)
 
     original, quantized, batches = Chain(), Chain(), [torch.randn(shape) for _ in range(2)]
-    with watch_inputs(quantized, ["layer.weight"], original=original) as seen:
-        for batch in batches:
-            Beside(original, quantized)(batch)
+    seen = moments_of(quantized, ["layer.weight"], lambda m: [m(b) for b in batches], original)
     axis = -1 if isinstance(layer, nn.Linear) else 1
     rows = []
     for module in (original, quantized):
@@ -90,8 +91,7 @@ def test_inputs_changed_afterwards_are_those_of_the_call():
             return x.zero_() + out
 
     net, X = Net(), torch.randn(9, 3)
-    with watch_inputs(net, ["layer.weight"], original=net) as seen:
-        net(X)
+    seen = moments_of(net, ["layer.weight"], lambda m: m(X), net)
     torch.testing.assert_close(seen["layer.weight"].cross[0], (X.T @ X).double())
 
 
@@ -111,8 +111,8 @@ def test_attention(one_kind):
     key, value = (query, query) if one_kind else (torch.randn(3, 7, 5), torch.randn(3, 7, 4))
     projections = [f"{part}_proj_weight" for part in "qkv"]
     names = ["in_proj_weight"] if one_kind else projections
-    with watch_inputs(layer, [*names, "out_proj.weight"]) as seen:
-        out = layer(query, key, value)[0].detach()
+    out = layer(query, key, value)[0].detach()
+    seen = moments_of(layer, [*names, "out_proj.weight"], lambda m: m(query, key, value))
     rows = [t.flatten(0, 1).double() for t in (query, key, value)]
     expected = [r.T @ r for r in rows]
     found = list(seen["in_proj_weight"].products) if one_kind else [seen[n].products[0] for n in names]
@@ -127,10 +127,9 @@ def test_attention(one_kind):
 def test_of_large_images_some_places_for_all():
     torch.manual_seed(0)
     layer = nn.Conv2d(2, 3, 3, padding=1)
-    with watch_inputs(layer, ["weight"]) as seen:
-        layer(torch.randn(400, 2, 24, 24))
-    moments = seen["weight"]
-    assert moments.count == 400 * 256
+    X = torch.randn(400, 2, 24, 24)
+    (moments,) = moments_of(layer, ["weight"], lambda m: m(X), items={"weight": 400}).values()
+    assert moments.count == 400 * math.ceil(2**15 / 400)
     torch.testing.assert_close(
         moments.products[0] / moments.count, torch.eye(18).double(), rtol=0, atol=0.1
     )
@@ -139,8 +138,6 @@ def test_of_large_images_some_places_for_all():
 def test_sums_in_float32_are_those_of_float64():
     torch.manual_seed(0)
     layer, X = nn.Conv2d(8, 4, 3), torch.randn(64, 8, 18, 18).abs() + 10
-    with watch_inputs(layer, ["weight"]) as single:
-        layer(X)
-    with watch_inputs(layer.double(), ["weight"]) as double:
-        layer(X.double())
+    single = moments_of(layer, ["weight"], lambda m: m(X))
+    double = moments_of(layer.double(), ["weight"], lambda m: m(X.double()))
     torch.testing.assert_close(single["weight"].products, double["weight"].products, rtol=1e-5, atol=0)

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from moments import moments_of
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-
-from skqfair.quantization._layer_inputs import watch_inputs
 
 CELLS = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}
 
@@ -56,8 +55,7 @@ def test_products_of_all_weights(kind, packed, batch_first):
     if packed:
         inputs = pack_padded_sequence(inputs, lengths, batch_first=batch_first)
     names = [name for name, _ in module.named_parameters() if "weight" in name]
-    with watch_inputs(module, names) as seen:
-        module(inputs)
+    seen = moments_of(module, names, lambda m: m(inputs))
     with torch.no_grad():
         expected = by_hand(module, sequences)
     assert seen.keys() == expected.keys()
@@ -70,8 +68,7 @@ def test_first_states_count():
     module = nn.GRU(3, 4, num_layers=2, batch_first=True).eval()
     sequences, first = torch.randn(5, 6, 3), torch.randn(2, 5, 4)
     names = ["weight_hh_l0", "weight_hh_l1", "weight_ih_l1"]
-    with watch_inputs(module, names) as seen:
-        module(sequences, first)
+    seen = moments_of(module, names, lambda m: m(sequences, first))
     with torch.no_grad():
         expected = by_hand(module, sequences, first)
     for name in names:
@@ -81,11 +78,10 @@ def test_first_states_count():
 def test_single_sequence_and_cells():
     torch.manual_seed(0)
     module, sequence = nn.RNN(3, 4, nonlinearity="relu").eval(), torch.randn(6, 3)
-    with watch_inputs(module, ["weight_ih_l0", "weight_hh_l0"]) as seen:
-        outputs = module(sequence)[0].detach().double()
+    outputs = module(sequence)[0].detach().double()
+    seen = moments_of(module, ["weight_ih_l0", "weight_hh_l0"], lambda m: m(sequence))
     torch.testing.assert_close(seen["weight_hh_l0"].products[0], outputs[:-1].T @ outputs[:-1])
     cell, state = nn.LSTMCell(3, 4), (torch.randn(6, 4), torch.randn(6, 4))
-    with watch_inputs(cell, ["weight_ih", "weight_hh"]) as seen:
-        cell(sequence, state)
+    seen = moments_of(cell, ["weight_ih", "weight_hh"], lambda m: m(sequence, state))
     torch.testing.assert_close(seen["weight_ih"].products[0], (sequence.T @ sequence).double())
     torch.testing.assert_close(seen["weight_hh"].products[0], (state[0].T @ state[0]).double())
