@@ -229,7 +229,8 @@ def test_contract():
     assert signature == (
         "(estimator=None, *, weight_bits=8, activation_bits=None, layer_bits=None, bit_budget=None, "
         "granularity='per_channel', calibration='mse', calibration_size=1024, "
-        "calibration_groups='balanced', rounding='nearest', bias_correction=False, "
+        "calibration_groups='balanced', rounding='nearest', rounding_inputs='quantized', "
+        "bias_correction=False, "
         "activation_scheme='symmetric', activation_calibration=None, "
         "quantize_parameters=None, recalibrate_batchnorm=False, memory=None, random_state=None, "
         "verbose=0)"

@@ -70,6 +70,12 @@ class QuantizedClassifier(NetworkClassifier):
         the columns left; or to the codes whose outputs on the calibration samples are nearest to the
         float network's, which measured best; see :func:`~skqfair.quantization.compensate_rounding`.
         It costs no training, and no byte.
+    rounding_inputs : {"quantized", "float"}, default="quantized"
+        Whose inputs of layers these rules go by: with "quantized" a layer minds what those before it
+        have lost already. Those of the float network serve all widths of a search and are cached by
+        ``memory``; they lose more (at 2 bits much more).
+
+        .. versionadded:: 0.2
     bias_correction : bool, default=False
         Add to each bias what quantization took from the mean of that output.
     activation_scheme : {"symmetric", "affine"}, default="symmetric"
@@ -150,6 +156,7 @@ class QuantizedClassifier(NetworkClassifier):
         **BIT_CONSTRAINTS,
         "calibration": [StrOptions({"minmax", "percentile", "mse"})],
         "calibration_groups": [StrOptions({"balanced", "proportional", "minimax"})],
+        "rounding_inputs": [StrOptions({"quantized", "float"})],
         "bias_correction": ["boolean"],
         "recalibrate_batchnorm": ["boolean"],
     }
@@ -167,6 +174,7 @@ class QuantizedClassifier(NetworkClassifier):
         calibration_size=1024,
         calibration_groups="balanced",
         rounding="nearest",
+        rounding_inputs="quantized",
         bias_correction=False,
         activation_scheme="symmetric",
         activation_calibration=None,
@@ -186,6 +194,7 @@ class QuantizedClassifier(NetworkClassifier):
         self.calibration_size = calibration_size
         self.calibration_groups = calibration_groups
         self.rounding = rounding
+        self.rounding_inputs = rounding_inputs
         self.bias_correction = bias_correction
         self.activation_scheme = activation_scheme
         self.activation_calibration = activation_calibration
@@ -254,6 +263,7 @@ class QuantizedClassifier(NetworkClassifier):
                 quantized,
                 self._calibration_rows(trained),
                 rounding=self.rounding,
+                inputs=self.rounding_inputs,
                 bias_correction=self.bias_correction,
             )
         if self.recalibrate_batchnorm and has_batchnorm(quantized.module):

@@ -5,12 +5,12 @@ from functools import partial
 import torch
 
 from skqfair._seeding import seeded
-from skqfair.quantization import compensate_rounding, convert
+from skqfair.quantization import compensate_rounding, convert, float_moments
 
 __all__ = ["compensate", "start_from_codes"]
 
 
-def compensate(trained, quantized, rows, weights=None, **options):
+def compensate(trained, quantized, rows, weights=None, *, inputs="quantized", **options):
     """Return the quantized network rounded again.
 
     Parameters
@@ -23,6 +23,8 @@ def compensate(trained, quantized, rows, weights=None, **options):
         Positions of the calibration sample.
     weights : ndarray of shape (G,), optional
         Of each group's samples in the errors of layers; all alike without it.
+    inputs : {"quantized", "float"}, default="quantized"
+        Of which network; those of the float one are cached.
     **options
         ``rounding`` and ``bias_correction``.
 
@@ -42,7 +44,11 @@ def compensate(trained, quantized, rows, weights=None, **options):
         codes = trained.groups.codes[rows]
         run = [(float(w), passing(rows[codes == group])) for group, w in enumerate(weights)]
     with seeded(trained.seed):
-        return compensate_rounding(quantized, network.module, run, **options)
+        if inputs == "quantized":
+            return compensate_rounding(quantized, network.module, run, **options)
+        parts = "float moments", trained.X[rows], None if weights is None else (codes, weights)
+        moments = trained.cached(parts, lambda: float_moments(network.module, run))
+        return compensate_rounding(quantized, network.module, moments=moments, **options)
 
 
 def start_from_codes(module, trained, scheme, statistics, rows, rounding):

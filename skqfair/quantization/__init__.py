@@ -20,7 +20,12 @@ from skqfair.quantization._fake_quantize import FakeQuantization
 from skqfair.quantization._pruning import SCOPES, PrunedModule, amount_for_size, prune
 from skqfair.quantization._pruning_masks import HeldMasks
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, quantize
-from skqfair.quantization._rounding import ROUNDINGS, compensate_rounding, round_alone
+from skqfair.quantization._rounding import (
+    ROUNDINGS,
+    compensate_rounding,
+    float_moments,
+    round_alone,
+)
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._size import float_size, quantized_size
 from skqfair.quantization._sparse import SparseTensor, sparse_size
@@ -50,6 +55,7 @@ __all__ = [
     "compensate_rounding",
     "convert",
     "drop_quantizers",
+    "float_moments",
     "float_size",
     "has_batchnorm",
     "input_quantizers",

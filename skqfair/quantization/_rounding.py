@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -12,13 +13,19 @@ from skqfair.exceptions import NearestRoundingWarning
 from skqfair.quantization._affine import q_max
 from skqfair.quantization._convert import QuantizedModule
 from skqfair.quantization._gptq import round_with_feedback
-from skqfair.quantization._layer_inputs import as_matrices, from_matrices, moments_at, watched
+from skqfair.quantization._layer_inputs import (
+    InputMoments,
+    as_matrices,
+    from_matrices,
+    moments_at,
+    watched,
+)
 from skqfair.quantization._least_squares import round_to_outputs
 from skqfair.quantization._passes import Passes, record
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
-__all__ = ["ROUNDINGS", "compensate_rounding", "round_alone"]
+__all__ = ["ROUNDINGS", "compensate_rounding", "float_moments", "round_alone"]
 
 ROUNDINGS = ("nearest", "gptq", "least_squares")
 """The rules by which weights are rounded."""
@@ -27,10 +34,13 @@ ROUNDINGS = ("nearest", "gptq", "least_squares")
 def compensate_rounding(
     quantized: QuantizedModule,
     original: nn.Module,
-    run: Callable[[nn.Module], object] | Sequence[tuple[float, Callable[[nn.Module], object]]],
+    run: Callable[[nn.Module], object]
+    | Sequence[tuple[float, Callable[[nn.Module], object]]]
+    | None = None,
     *,
     rounding: str = "least_squares",
     bias_correction: bool = False,
+    moments: dict[str, InputMoments] | None = None,
 ) -> QuantizedModule:
     r"""Round the weights again, so that each layer's outputs lose least on calibration data.
 
@@ -53,11 +63,16 @@ def compensate_rounding(
     run : callable or list of (float, callable)
         ``(module) -> anything``, passes the calibration samples through the float module; what it calls
         the module with is kept and passed through both. Or several, each of which passes some samples,
-        with the weight that these have in the errors of layers.
+        with the weight that these have in the errors of layers. None with ``moments``.
     rounding : {"nearest", "gptq", "least_squares"}, default="least_squares"
         "nearest" leaves the weights as they are.
     bias_correction : bool, default=False
         Whether biases of Linear, Conv and ConvTranspose modules are corrected.
+    moments : dict of str to InputMoments, optional
+        From :func:`float_moments`: what layers get in the float network, in place of what they get when
+        those before them are rounded. They serve all widths, and lose some accuracy at the least.
+
+        .. versionadded:: 0.2
 
     Returns
     -------
@@ -68,7 +83,8 @@ def compensate_rounding(
     Raises
     ------
     ValueError
-        For an unknown rounding, or inputs of a layer that are not finite.
+        For an unknown rounding, inputs of a layer that are not finite, or neither or both of ``run`` and
+        ``moments``.
 
     References
     ----------
@@ -98,44 +114,107 @@ def compensate_rounding(
     True
     """
     check_choice(rounding, "rounding", ROUNDINGS)
+    if (run is None) == (moments is None):
+        raise ValueError("give either run or moments, the one from float_moments(module, run).")
     original, rounds = plain(original), rounding != "nearest"
     names = list(quantizable_weights(original)) if bias_correction else list(quantized.weights)
-    samples = record(original, [(1.0, run)] if callable(run) else run, watched(names))
-    items = Counter()
-    for sample in samples:
-        items.update(sample.items)  # in the order of execution
-    if rounds:
-        _warn_of_nearest(original, [name for name in quantized.weights if name not in items])
+    biases = {name: _own_bias(quantized.module, name) for name in names if bias_correction}
     weights = dict(quantized.weights)
+    feeding = {name for name in weights if rounds}
+    if moments is None:
+        runs = [(1.0, run)] if callable(run) else run
+        layers = _in_order(quantized.module, original, runs, names, feeding, biases, rounding)
+    else:
+        layers = (pair for pair in moments.items())
     floats = dict(original.named_parameters())
     inside = dict(quantized.module.named_parameters())
-    find = watched(names, items)
-    with Passes(quantized.module, samples, find) as after, Passes(original, samples, find) as before:
-        for name in items:
-            feeds = rounds and name in weights
-            bias = _own_bias(quantized.module, name) if bias_correction else None
-            if not feeds and bias is None:
-                continue
-            is_paired = rounding == "least_squares" or bias is not None
-            moments = moments_at(name, after, before if is_paired else None, products=feeds)
-            if not bool(moments.total.isfinite().all()):
+    seen = set()
+    with closing(layers):
+        for name, found in layers:
+            seen.add(name)
+            bias = biases.get(name)
+            if not bool(found.total.isfinite().all()):
                 raise ValueError(
-                    f"the inputs of {name} on the calibration samples are not finite; check X, or "
-                    "lower the learning rate of the training."
+                    f"the inputs of {name} on the calibration samples are not finite; check X, or lower "
+                    "the learning rate of the training."
                 )
-            if feeds:
-                own = moments
-                if rounding == "gptq":
-                    own.cross = None
-                elif bias is not None:
-                    own = moments.centered()
-                weights[name] = _rounded(original, name, floats[name], weights[name], own)
+            if name in feeding:
+                own = found if bias is None or rounding == "gptq" else found.centered()
+                weights[name] = _rounded(original, name, floats[name], weights[name], own, rounding)
                 inside[name].detach().copy_(weights[name].dequantize())
             if bias is not None:
-                change = _output_sum(original, name, floats[name], moments.total_of_float)
-                change -= _output_sum(original, name, inside[name], moments.total)
-                bias.detach().add_((change / moments.count).to(bias))
+                change = _output_sum(original, name, floats[name], found.total_of_float)
+                change -= _output_sum(original, name, inside[name], found.total)
+                bias.detach().add_((change / found.count).to(bias))
+    if rounds:
+        _warn_of_nearest(original, [name for name in quantized.weights if name not in seen])
     return replace(quantized, weights=weights)
+
+
+def _in_order(quantized, original, runs, names, feeding, biases, rounding):
+    """Yield weights in the order of execution, with the moments of inputs that nothing changes later."""
+    samples = record(original, runs, watched(names))
+    items = _items(samples)
+    find = watched(names, items)
+    with Passes(quantized, samples, find) as own, Passes(original, samples, find) as floats:
+        for name in items:
+            products, bias = name in feeding, biases.get(name)
+            if products or bias is not None:
+                beside = floats if rounding == "least_squares" or bias is not None else None
+                yield name, moments_at(name, own, beside, products=products)
+
+
+def _items(samples):
+    """Return how many inputs each layer gets, in the order of execution."""
+    items = Counter()
+    for sample in samples:
+        items.update(sample.items)
+    return items
+
+
+def float_moments(
+    module: nn.Module,
+    run: Callable[[nn.Module], object] | Sequence[tuple[float, Callable[[nn.Module], object]]],
+) -> dict[str, InputMoments]:
+    """Return the moments of the inputs of all weights, for roundings at several widths.
+
+    .. versionadded:: 0.2
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The float module, not changed.
+    run : callable or list of (float, callable)
+        As in :func:`compensate_rounding`.
+
+    Returns
+    -------
+    dict of str to InputMoments
+        By name, in the order of execution, of weights whose inputs can be seen. A weight of n columns
+        takes 8 n² bytes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skqfair.quantization import QuantizationScheme, compensate_rounding, convert, float_moments
+    >>> net, X = nn.Linear(20, 10).eval(), torch.randn(500, 20)
+    >>> moments = float_moments(net, lambda module: module(X))
+    >>> for bits in (2, 3, 4):
+    ...     nearest = convert(net, QuantizationScheme(bits))
+    ...     rounded = compensate_rounding(nearest, net, moments=moments)
+    >>> moments["weight"].count
+    500.0
+    """
+    module = plain(module)
+    names = list(quantizable_weights(module))
+    samples = record(module, [(1.0, run)] if callable(run) else run, watched(names))
+    items, found = _items(samples), {}
+    with Passes(module, samples, watched(names, items)) as passes:
+        for name in items:
+            moments = found[name] = moments_at(name, passes)
+            moments.total_of_float, moments.cross = moments.total, moments.products
+    return found
 
 
 def round_alone(
@@ -169,25 +248,24 @@ def round_alone(
     if rounding == "nearest":
         return nearest
     samples = record(module, [(1.0, run)], watched([name]))
-    items = sum((Counter(sample.items) for sample in samples), Counter())
+    items = _items(samples)
     if name not in items:
         return nearest
     with Passes(module, samples, watched([name], items)) as passes:
         moments = moments_at(name, passes)
-    if rounding == "least_squares":
-        moments.cross = moments.products
+    moments.cross = moments.products
     weight = dict(module.named_parameters())[name]
-    return [_rounded(module, name, weight, codes, moments) for codes in nearest]
+    return [_rounded(module, name, weight, codes, moments, rounding) for codes in nearest]
 
 
-def _rounded(module, name, weight, nearest, moments):
+def _rounded(module, name, weight, nearest, moments, rounding):
     """Return the codes of one weight by the moments of its inputs, on the scales of ``nearest``."""
     weight = weight.detach()
     limit = torch.as_tensor(q_max(nearest.bits), device=weight.device)
     if limit.ndim:
         limit = limit.reshape(channel_shape(weight, nearest.axis))
     blocks = (as_matrices(module, name, values) for values in (weight, nearest.spread_scale, limit))
-    if moments.cross is None:
+    if rounding == "gptq":
         moved = round_with_feedback(*blocks, moments.products)
     else:
         moved = round_to_outputs(*blocks, moments.products, moments.cross)

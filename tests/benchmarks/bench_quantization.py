@@ -16,6 +16,7 @@ from skqfair.quantization import (
     QuantizationScheme,
     compensate_rounding,
     convert,
+    float_moments,
     observe_activations,
     quantizable_weights,
 )
@@ -92,14 +93,23 @@ def main():
     torch.set_num_threads(threads)
     module = resnet18()
     data = torch.randn(images, 3, 32, 32)
-    quantized = convert(module, QuantizationScheme(4))
 
     def run(network):
         return [network(batch) for batch in data.split(128)]
 
+    def rounded(bits=4, **inputs):
+        quantized = convert(module, QuantizationScheme(bits))
+        compensate_rounding(quantized, module, rounding=rounding, **inputs)
+
+    def five_widths():
+        moments = float_moments(module, run)
+        for bits in WIDTHS:
+            rounded(bits, moments=moments)
+
     for name, call in {
         "one pass": lambda: run(module),
-        rounding: lambda: compensate_rounding(quantized, module, run, rounding=rounding),
+        rounding: lambda: rounded(run=run),
+        f"{rounding} at five widths by float inputs": five_widths,
     }.items():
         clock, processor = time.perf_counter(), time.process_time()
         call()

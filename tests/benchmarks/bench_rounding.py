@@ -26,6 +26,8 @@ RULES = {
     "GPTQ, biases corrected": {"rounding": "gptq", "bias_correction": True},
     "least squares": {"rounding": "least_squares"},
     "least squares, biases corrected": {"rounding": "least_squares", "bias_correction": True},
+    "GPTQ, float inputs": {"rounding": "gptq", "rounding_inputs": "float"},
+    "least squares, float inputs": {"rounding": "least_squares", "rounding_inputs": "float"},
     "AdaRound": {"rounding": "adaround"},
 }
 MOVED = {

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 
 from skqfair import FairQATClassifier, QuantizedClassifier
 from skqfair.networks import ConvNet, make_classifier
-from skqfair.quantization import allocate_bits, compensate_rounding
+from skqfair.quantization import allocate_bits, compensate_rounding, float_moments
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,38 @@ def test_is_repeatable_and_known_to_clone(net, digits, rounding):
     clf = fitted(net, digits, rounding=rounding, bias_correction=True, recalibrate_batchnorm=True)
     again = clone(clf).fit(X[:1000], digits[1][:1000], sensitive_features=digits[1][:1000] % 2)
     assert np.array_equal(again.decision_function(X), clf.decision_function(X))
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "least_squares"])
+def test_inputs_of_the_float_network_serve_all_widths(net, digits, rounding, tmp_path, monkeypatch):
+    X, y = (values[:300] for values in digits)
+    calls = []
+
+    def counted(*args):
+        calls.append(1)
+        return float_moments(*args)
+
+    monkeypatch.setattr("skqfair.classifiers._rounding.float_moments", counted)
+    options = {"rounding": rounding, "bias_correction": True, "rounding_inputs": "float"}
+    for memory in (tmp_path, None):
+        found = [
+            QuantizedClassifier(
+                FrozenEstimator(net), weight_bits=bits, memory=memory, random_state=0, **options
+            ).fit(X, y)
+            for bits in (3, 2)
+        ]
+        if memory is not None:
+            kept = [clf.decision_function(X) for clf in found]
+    assert len(calls) == 1 + 2  # one for all widths with memory
+    for clf, logits in zip(found, kept, strict=True):
+        assert np.array_equal(clf.decision_function(X), logits)
+    first = next(iter(found[0].quantized_weights_))  # whose inputs are the same in both networks
+    usual = clone(found[0]).set_params(rounding_inputs="quantized").fit(X, y)
+    assert torch.equal(found[0].quantized_weights_[first].codes, usual.quantized_weights_[first].codes)
+    assert any(
+        not torch.equal(weight.codes, usual.quantized_weights_[name].codes)
+        for name, weight in found[0].quantized_weights_.items()
+    )
 
 
 @pytest.mark.parametrize("groups", ["balanced", "proportional"])

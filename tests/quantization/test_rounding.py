@@ -15,6 +15,7 @@ from skqfair.quantization import (
     QuantizedTensor,
     compensate_rounding,
     convert,
+    float_moments,
     observe_activations,
     round_alone,
 )
@@ -159,6 +160,38 @@ def test_layers_get_inputs_of_quantized_ones(problem):
         assert torch.equal(found.scale, nearest.scale)
         with torch.no_grad():
             hidden = done.module[: place + 2](X)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_moments_of_the_float_network_for_several_widths(problem, bits):
+    module, X = problem
+    moments = float_moments(module, lambda m: [m(part) for part in X.split(150)])
+    nearest = convert(module, QuantizationScheme(bits))
+    done = compensate_rounding(nearest, module, moments=moments, rounding="gptq")
+    for place in (0, 2, 4):
+        with torch.no_grad():
+            rows = module[:place](X).double()
+        products = rows.T @ rows
+        assert moments[f"{place}.weight"].count == 400
+        torch.testing.assert_close(
+            moments[f"{place}.weight"].products[0], products, rtol=1e-4, atol=1e-3
+        )
+        found, limit = done.weights[f"{place}.weight"], 2 ** (bits - 1) - 1
+        moved = round_with_feedback(
+            module[place].weight.detach()[None], found.scale, torch.tensor(limit), products[None]
+        )[0]
+        codes = (moved / found.scale).round().clamp(-limit, limit)
+        assert (found.codes != codes).float().mean() < 0.01  # products are summed in float32
+
+
+def test_either_run_or_moments(problem):
+    module, X = problem
+    quantized = convert(module, QuantizationScheme(3))
+    for given in ({}, {"run": lambda m: m(X), "moments": {}}):
+        with pytest.raises(ValueError, match="either run or moments"):
+            compensate_rounding(quantized, module, **given)
+    with pytest.warns(NearestRoundingWarning, match=r"0\.weight, 2\.weight, 4\.weight"):
+        compensate_rounding(quantized, module, moments={})
 
 
 def test_weights_in_the_module_are_those_of_the_codes(problem):
