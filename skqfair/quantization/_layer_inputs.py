@@ -21,8 +21,9 @@ _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _VALUES = 2**23  # of patches at a time
 _BLOCK = 512  # columns of a product at a time
-_ROWS = 2**15  # of patches, or
-_ROWS_A_COLUMN = 16  # if these are more; beyond, some places are drawn, the same of all images
+_PLACES = 256  # of an image that patches are taken from: they are much alike
+_WANTED = 2**26  # numbers in patches, or
+_ROWS_A_COLUMN = 16  # if these are more; beyond, fewer places are drawn, the same of all images
 
 
 class InputMoments:
@@ -275,9 +276,10 @@ def _columns(child):
 
 
 def _places(child, items):
-    """Return how many places of each of so many images give enough rows; infinite for no images."""
-    rows = max(_ROWS, _ROWS_A_COLUMN * _columns(child))
-    return math.ceil(rows / items) if items else math.inf
+    """Return how many places of each of so many images give enough rows."""
+    columns = _columns(child)
+    rows = max(_WANTED // columns, _ROWS_A_COLUMN * columns)
+    return min(_PLACES, math.ceil(rows / items)) if items else _PLACES
 
 
 def _parts(values, child, places):
