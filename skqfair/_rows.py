@@ -21,7 +21,9 @@ __all__ = [
     "cast_rows",
     "check_cast",
     "only",
+    "opened",
     "rows_of",
+    "stays",
     "validate_rows",
     "whole",
 ]
@@ -228,11 +230,20 @@ def rows_of(X):
         if not X:
             raise ValueError("X is an empty dict; pass an array for each input of the network.")
         arrays = {
-            name: values if _stays(values) or isinstance(values, np.ndarray) else np.asarray(values)
+            name: values if stays(values) or isinstance(values, np.ndarray) else np.asarray(values)
             for name, values in X.items()
         }
         return Inputs(Named({name: source_of(values) for name, values in arrays.items()}))
     return Rows(X)
+
+
+def opened(X, name):
+    """Return a Dataset, or several inputs, as samples that are read by batch; others as they are.
+
+    They are checked when they are read; an error names the estimator ``name``.
+    """
+    opens = is_dataset(X) or (isinstance(X, Mapping) and not sparse.issparse(X))
+    return rows_of(X).checked_for(name) if opens else X
 
 
 def whole(X):
@@ -298,7 +309,8 @@ def validate_rows(estimator, X, *y, reset=True):
     """
     for values, argument in zip((X, *y), "Xy", strict=False):
         check_not_masked(values, argument)
-    if not (isinstance(X, Rows) or _stays(X)):
+    _check_no_items(X)
+    if not (isinstance(X, Rows) or stays(X)):
         return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
     name, given = type(estimator).__name__, isinstance(X, Rows)
     rows = X if given else rows_of(X)
@@ -335,6 +347,16 @@ def validate_rows(estimator, X, *y, reset=True):
     return rows, labels
 
 
+def _check_no_items(X):
+    """Raise if X is a list of items of a Dataset, which scikit-learn makes of one that it slices."""
+    first = X[0] if isinstance(X, list) and X else None
+    if isinstance(first, Mapping) or (isinstance(first, tuple) and any(np.ndim(x) for x in first)):
+        raise ValueError(
+            "X is a list of items of a Dataset, as scikit-learn makes of a Dataset that it slices. Pass "
+            "searches and cross-validation a skorch.helper.SliceDataset(dataset), with the labels as y."
+        )
+
+
 def _check_rows(rows):
     """Raise unless there are samples, of numbers."""
     if not isinstance(rows, Inputs) and not rows.ndim > 1:
@@ -347,7 +369,7 @@ def _check_rows(rows):
         raise ValueError(f"X must hold numbers, got {rows._source.dtype}; encode it first.")
 
 
-def _stays(X):
+def stays(X):
     """Whether X is in a file, sparse, a Dataset, several inputs, or is indexed like an array."""
     if is_dataset(X) or isinstance(X, Mapping):
         return True
