@@ -1,7 +1,6 @@
 """Labels that come with the items of a Dataset, where no y is passed."""
 
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 
 from skqfair._items import is_dataset
 from skqfair._rows import rows_of
@@ -29,25 +28,13 @@ class ScoresItems(ClassifierMixin):
         float
             Share of correct predictions.
         """
-        if y is not None:
-            return super().score(X, y, sample_weight)
-        rows = _labelled(X).checked_for(type(self).__name__)
-        predicted = self.predict(rows)  # which reads the labels too
-        return float(accuracy_score(rows.labels(), predicted, sample_weight=sample_weight))
+        return super().score(X, labels_of(X, y), sample_weight)
 
 
 def labels_of(X, y):
     """Return y, or if it is None the labels of the items of a Dataset, all of which are read."""
     if y is not None:
         return y
-    rows = _labelled(X)
-    for _ in rows.chunks():
-        pass
-    return rows.labels()
-
-
-def _labelled(X):
-    """Return the samples of a Dataset that keeps the labels which are read with them."""
     rows = rows_of(X) if is_dataset(X) else None
     if rows is None or not rows.is_labelled:
         raise ValueError(
@@ -55,4 +42,6 @@ def _labelled(X):
             f"got {type(X).__name__} without labels. Pass y."
         )
     rows.keep_labels()
-    return rows
+    for _ in rows.chunks():
+        pass
+    return rows.labels()

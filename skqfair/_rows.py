@@ -10,6 +10,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from skqfair._items import Items, Named, is_dataset
+from skqfair._lists import check_no_items, validate_array
 from skqfair._row_sources import Array, Source, Sparse, mapped, source_of
 from skqfair._validation import cast, check_not_masked
 
@@ -309,9 +310,9 @@ def validate_rows(estimator, X, *y, reset=True):
     """
     for values, argument in zip((X, *y), "Xy", strict=False):
         check_not_masked(values, argument)
-    _check_no_items(X)
+    check_no_items(X)
     if not (isinstance(X, Rows) or stays(X)):
-        return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
+        return validate_array(estimator, X, *y, reset=reset)
     name, given = type(estimator).__name__, isinstance(X, Rows)
     rows = X if given else rows_of(X)
     _check_rows(rows)
@@ -345,16 +346,6 @@ def validate_rows(estimator, X, *y, reset=True):
             f"of samples: [{len(rows)}, {len(labels)}]"
         )
     return rows, labels
-
-
-def _check_no_items(X):
-    """Raise if X is a list of items of a Dataset, which scikit-learn makes of one that it slices."""
-    first = X[0] if isinstance(X, list) and X else None
-    if isinstance(first, Mapping) or (isinstance(first, tuple) and any(np.ndim(x) for x in first)):
-        raise ValueError(
-            "X is a list of items of a Dataset, as scikit-learn makes of a Dataset that it slices. Pass "
-            "searches and cross-validation a skorch.helper.SliceDataset(dataset), with the labels as y."
-        )
 
 
 def _check_rows(rows):

@@ -280,6 +280,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 
     def _report(self, versions, X, y, groups, others):
         modules = {version.name: version.differentiable() for version in versions}
+        versions[0].check_inputs(modules["float"], X)
         layers = layer_modules(versions, modules["float"])
         logits, sqnr, clipping = forward_pass(versions, X, groups, layers=layers)
         problems = {

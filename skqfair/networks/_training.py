@@ -24,7 +24,14 @@ from skqfair.networks._batches import (
 from skqfair.networks._interrupts import raised_interrupts
 from skqfair.networks._own_folders import give_back_folders, own_folders
 
-__all__ = ["TensorTraining", "batch_parts", "for_training", "prediction_view", "tensor_training"]
+__all__ = [
+    "TensorTraining",
+    "batch_parts",
+    "for_training",
+    "prediction_view",
+    "takes_rows",
+    "tensor_training",
+]
 
 
 # What a step of skorch's calls besides; a net that overrides one of these steps as skorch does.
@@ -288,12 +295,16 @@ _TAKING_ALL = ("fit", "partial_fit", "fit_loop", "check_data", "get_dataset", "g
 
 def for_training(net, X):
     """Return samples as the net trains on them: an array where parts of the user's take them whole."""
+    return whole(X) if isinstance(X, Rows) and not takes_rows(net) else X
+
+
+def takes_rows(net):
+    """Whether no part of the user's takes samples whole, so that they may be read by batch."""
     own = type(net).__dict__.get("_extended_class", type(net))
     known = net.__dict__["dataset"] in (Dataset, TensorData)
-    as_skorch = all(
+    return known and all(
         getattr(own, name).__module__.startswith(("skorch.", "skqfair.")) for name in _TAKING_ALL
     )
-    return whole(X) if isinstance(X, Rows) and not (known and as_skorch) else X
 
 
 def prediction_view(net, module):
