@@ -33,9 +33,9 @@ from skqfair.networks._make_classifier import TensorNetClassifier, make_classifi
 from skqfair.networks._several_inputs import call, moved, named_for
 from skqfair.networks._training import (
     batch_parts,
+    for_prediction,
     for_training,
     prediction_view,
-    takes_rows,
     tensor_training,
 )
 from skqfair.networks._validation_labels import with_positions
@@ -374,9 +374,7 @@ class Network:
             view = self.view(module)
             if size != self.batch_size(len(X)):
                 view.iterator_valid__batch_size = size
-            workers = view.get_params_for("iterator_valid").get("num_workers")
-            by_workers = workers and takes_rows(view)
-            parts = parts_of(X, size) if isinstance(X, Rows) and not by_workers else [X]
+            parts = for_prediction(view, X, size)
             return [self._columns(outputs) for part in parts for outputs in view.forward_iter(part)]
 
     def _columns(self, outputs):
