@@ -337,7 +337,8 @@ def validate_rows(estimator, X, *y, reset=True):
     if y[0] is None and not from_items and rows.is_read:
         raise ValueError(
             f"This {name} requires y to be passed, but the target y is None; only the items (x, label) "
-            "of a Dataset bring theirs."
+            "of a Dataset bring theirs, the label a single number or text, and these have the shapes "
+            f"{rows.sample_shape}."
         )
     labels = validate_data(estimator, "no_validation", rows.labels() if from_items else y[0])
     if len(labels) != len(rows):

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.helper import SliceDataset
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from skqfair import (
     CompressionAudit,
@@ -193,6 +193,27 @@ def test_scorers_find_the_groups_of_items(counting):
 
 def _images(X):
     return X.to_numpy().reshape(-1, 3, 8, 8) if isinstance(X, pd.DataFrame) else X
+
+
+@pytest.mark.parametrize(
+    ("item", "shapes"),
+    [
+        (lambda row: (IMAGES[row], np.array([row % 2])), r"\{0: \(3, 8, 8\), 1: \(1,\)\}"),
+        (lambda row: (IMAGES[row], row % 2, row % 3), r"\{0: \(3, 8, 8\), 1: \(\), 2: \(\)\}"),
+        (lambda row: {"x": IMAGES[row], "label": row % 2}, r"\{'x': \(3, 8, 8\), 'label': \(\)\}"),
+    ],
+)
+def test_what_is_no_label(item, shapes):
+    with pytest.raises(ValueError, match=f"the label a single number or text, .*{shapes}"):
+        MODEL.fit(Samples(item))
+
+
+def test_a_last_batch_of_one_item_and_parts_of_datasets():
+    whole = ConcatDataset([Subset(PAIRS, range(1, 40)), Subset(PAIRS, [0])])
+    order = np.r_[1:40, 0]
+    for n in (33, 40):  # batches of 16
+        wanted = MODEL.fit(FLOATS[order[:n]], LABELS[order[:n]]).predict_proba(FLOATS)
+        assert np.array_equal(MODEL.fit(Subset(whole, range(n))).predict_proba(PAIRS), wanted)
 
 
 def test_groups_that_are_not_numbered_as_the_items(fitted):
