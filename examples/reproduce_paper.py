@@ -11,6 +11,8 @@ Run it from a clone: it needs the folder ``paper`` that is beside it there.
 ``--data`` is a folder of UTKFace in its own layout. Without it a small version runs on Adult and on
 scikit-learn's digits, in two minutes or so. A run that was interrupted goes on where it was: what is
 finished lies in ``study/work`` and is not done again. More ``--seeds`` later add to what is there.
+``--dask ADDRESS`` does the pieces on a Dask cluster, with the same figures; all of its workers must have
+skqfair, and see the folders of ``--out`` and ``--data``.
 
 Your own data and network: write a class as in ``examples/paper/own_adult.py``, and give it by
 ``--own my_task.py:MyTask``.
@@ -21,10 +23,13 @@ The result for faces is on the page "The paper, claim by claim" of the user guid
 # sphinx_gallery_thumbnail_path = "paper/cascade.png"
 
 import argparse
+import contextlib
 import importlib
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,6 +58,7 @@ def parse(arguments=None):
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 8, 4, 3, 2], help="widths, 2..16")
     parser.add_argument("--out", default="study", help="folder for the results (default: study)")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread each (default: 1)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, to work on its cluster")
     parser.add_argument("--tasks", nargs="+", help=f"of {FACES} with --data, of {SHIPPED} without")
     parser.add_argument("--own", metavar="FILE.py:CLASS", help="a class with data and network of yours")
     parser.add_argument("--image-size", type=int, default=32, help="of the faces (default: 32)")
@@ -80,6 +86,8 @@ def parse(arguments=None):
     options.seeds = (5 if options.data else 3) if options.seeds is None else options.seeds
     if options.seeds < 1 or options.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
+    if options.dask and options.jobs != 1:
+        parser.error("--jobs is of this machine; with --dask the cluster has as many as it has threads")
     if options.curvature_samples < 2:
         parser.error(f"--curvature-samples must be at least 2, got {options.curvature_samples}")
     if not all(2 <= bits <= 16 for bits in options.bits):
@@ -115,6 +123,37 @@ def command_of(options):
     return shlex.join(words)
 
 
+@contextlib.contextmanager
+def workers_of(options):
+    """Let joblib work on the cluster, whose workers get the code of the study, or in processes here."""
+    if not options.dask:
+        yield
+        return
+    try:
+        import joblib
+        from distributed import Client
+        from distributed.diagnostics.plugin import UploadFile
+
+        import skqfair.parallel  # noqa: F401 registers the backend
+    except ImportError as error:
+        raise SystemExit(f"--dask: {error}; pip install '.[dask]' from the clone.") from None
+    try:
+        client = Client(options.dask)
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"--dask: no scheduler answers at {options.dask!r} ({error}); start one there, `dask "
+            "scheduler`, and `dask worker ADDRESS` on each machine."
+        ) from None
+    with client, tempfile.TemporaryDirectory() as folder:
+        here = Path(__file__).resolve().parent
+        code = [shutil.make_archive(f"{folder}/study_of_paper", "zip", here, "paper")]
+        code += [str(Path(options.own.rpartition(":")[0]).resolve())] if options.own else []
+        for file in code:  # also for workers that join later
+            client.register_plugin(UploadFile(file), name=Path(file).name)
+        with joblib.parallel_config(backend="dask_resilient"):
+            yield
+
+
 def _source(options):
     return "UTKFace" if options.data else "the data that ship (give --data for faces)"
 
@@ -123,6 +162,8 @@ def main(arguments=None):
     """Run the study, or write a page of one that was run."""
     options = parse(arguments)
     out = Path(options.out)
+    if options.dask:  # the same folders from wherever a worker was started
+        out, options.data = out.resolve(), options.data and str(Path(options.data).resolve())
     if options.page:
         write_report(out, options.page)
         return
@@ -138,7 +179,8 @@ def main(arguments=None):
     study = Study(out, tasks, options.seeds, bits, options.curvature_samples, command)
     if said := skipped_files(tasks[0]):
         print(said)
-    costs = study.run(options.jobs)
+    with workers_of(options):
+        costs = study.run(options.jobs)
     draw(out)
     write_report(out)
     total = sum(map(sum, costs.values()))

@@ -81,7 +81,7 @@ class Items(Source):
             raise ValueError(
                 f"item {row} of the {_name(self.values)} is {_described(_kind(x))}, but the first was "
                 f"{_described(self._kind)}; all items must be of one shape and dtype, whenever they are "
-                "read: resize or pad them."
+                "read: resize or pad them in the Dataset (a collate function of the net comes too late)."
             )
         if self.labels is None:
             return

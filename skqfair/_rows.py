@@ -10,6 +10,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from skqfair._items import Items, Named, is_dataset
+from skqfair._lists import check_no_items, validate_array
 from skqfair._row_sources import Array, Source, Sparse, mapped, source_of
 from skqfair._validation import cast, check_not_masked
 
@@ -21,7 +22,9 @@ __all__ = [
     "cast_rows",
     "check_cast",
     "only",
+    "opened",
     "rows_of",
+    "stays",
     "validate_rows",
     "whole",
 ]
@@ -228,11 +231,20 @@ def rows_of(X):
         if not X:
             raise ValueError("X is an empty dict; pass an array for each input of the network.")
         arrays = {
-            name: values if _stays(values) or isinstance(values, np.ndarray) else np.asarray(values)
+            name: values if stays(values) or isinstance(values, np.ndarray) else np.asarray(values)
             for name, values in X.items()
         }
         return Inputs(Named({name: source_of(values) for name, values in arrays.items()}))
     return Rows(X)
+
+
+def opened(X, name):
+    """Return a Dataset, or several inputs, as samples that are read by batch; others as they are.
+
+    They are checked when they are read; an error names the estimator ``name``.
+    """
+    opens = is_dataset(X) or (isinstance(X, Mapping) and not sparse.issparse(X))
+    return rows_of(X).checked_for(name) if opens else X
 
 
 def whole(X):
@@ -298,8 +310,9 @@ def validate_rows(estimator, X, *y, reset=True):
     """
     for values, argument in zip((X, *y), "Xy", strict=False):
         check_not_masked(values, argument)
-    if not (isinstance(X, Rows) or _stays(X)):
-        return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
+    check_no_items(X)
+    if not (isinstance(X, Rows) or stays(X)):
+        return validate_array(estimator, X, *y, reset=reset)
     name, given = type(estimator).__name__, isinstance(X, Rows)
     rows = X if given else rows_of(X)
     _check_rows(rows)
@@ -324,7 +337,8 @@ def validate_rows(estimator, X, *y, reset=True):
     if y[0] is None and not from_items and rows.is_read:
         raise ValueError(
             f"This {name} requires y to be passed, but the target y is None; only the items (x, label) "
-            "of a Dataset bring theirs."
+            "of a Dataset bring theirs, the label a single number or text, and these have the shapes "
+            f"{rows.sample_shape}."
         )
     labels = validate_data(estimator, "no_validation", rows.labels() if from_items else y[0])
     if len(labels) != len(rows):
@@ -347,7 +361,7 @@ def _check_rows(rows):
         raise ValueError(f"X must hold numbers, got {rows._source.dtype}; encode it first.")
 
 
-def _stays(X):
+def stays(X):
     """Whether X is in a file, sparse, a Dataset, several inputs, or is indexed like an array."""
     if is_dataset(X) or isinstance(X, Mapping):
         return True

@@ -59,6 +59,11 @@ class Study:
                 progress.update(len(pieces) - len(missing))
                 for _ in parallel(delayed(self._piece)(*piece) for piece in missing):
                     progress.update()
+                if lost := [piece for piece in missing if not self._file(*piece).exists()]:
+                    raise ValueError(
+                        f"--out: {len(lost)} pieces were done, but are not in {self.work}; on a cluster "
+                        "it must be a folder that all workers see."
+                    )
         pieces = [json.loads(self._file(*piece).read_text()) for piece in first + rest]
         for table in TABLES:
             frame = pd.DataFrame([row for piece in pieces for row in piece["tables"][table]])

@@ -163,7 +163,7 @@ class CompressionAudit(Documents):
         cls,
         models,
         X,
-        y,
+        y=None,
         *,
         sensitive_features,
         reference="float",
@@ -181,10 +181,10 @@ class CompressionAudit(Documents):
             Fitted classifiers, callables ``f(X)`` of labels or probabilities, or arrays of these.
             Probabilities of a classifier are taken if its predictions are their most probable labels,
             else the predictions alone.
-        X : array-like of n samples
+        X : array-like of n samples, or Dataset
             Passed to each model as it is.
-        y : array-like of shape (n,)
-            True labels.
+        y : array-like of shape (n,), optional
+            True labels; None for a Dataset of torch whose items are (x, label).
         sensitive_features : array-like of shape (n,) or (n, k), Series, frame, or column names of X
             Group of each sample.
         reference, metrics, sample_weight, pos_label, confidence, random_state
@@ -202,6 +202,10 @@ class CompressionAudit(Documents):
         """
         if reference not in models:
             raise ValueError(f"reference {reference!r} is none of {list(models)}.")
+        if y is None:
+            from skqfair._labelled import labels_of  # with scikit-learn, which takes a second
+
+            y = labels_of(X, y)
         check_rows(X=X, y=y, sample_weight=sample_weight)
         sensitive_features = columns_of(X, sensitive_features)
         predictions, sizes, classes = predict_all(models, X, y)
@@ -225,10 +229,10 @@ class CompressionAudit(Documents):
         cls,
         search,
         X,
-        y,
+        y=None,
         *,
         X_train,
-        y_train,
+        y_train=None,
         sensitive_features,
         fit_params=None,
         reference=None,
@@ -241,9 +245,9 @@ class CompressionAudit(Documents):
         search : fitted GridSearchCV, RandomizedSearchCV or the like
             With ``cv_results_["params"]``.
         X, y : array-like of n samples
-            Held-out samples and their true labels.
+            Held-out samples and their true labels, which the items of a Dataset may bring (y=None).
         X_train, y_train : array-like
-            What each candidate is fitted on; cheap where the estimator has ``memory``.
+            What each candidate is fitted on, alike; cheap where the estimator has ``memory``.
         sensitive_features : array-like of shape (n,) or (n, k), Series or frame
             Group of each held-out sample.
         fit_params : dict, optional

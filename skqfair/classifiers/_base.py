@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils._param_validation import HasMethods
@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from skqfair._float_training import fit_reaches
 from skqfair._groups import Groups, columns_of, encode_groups
+from skqfair._labelled import ScoresItems
 from skqfair._row_sketch import sketch
 from skqfair._rows import AT_ONCE, Rows, cast_rows, check_cast, only, validate_rows
 from skqfair._seeding import draw_seed, seeded
@@ -76,7 +77,7 @@ class TrainedNetwork:
         return self.cache.get(self.cache.key(self.key, *parts), compute)
 
 
-class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class NetworkClassifier(SavedState, ScoresItems, MetaEstimatorMixin, BaseEstimator):
     """Base of the classifiers around a skorch network."""
 
     _parameter_constraints = {
@@ -283,27 +284,6 @@ class NetworkClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEst
         """
         network, X = self._prediction_input(X)
         return softmax(self._logits(network, X), axis=1)
-
-    def score(self, X, y=None, sample_weight=None):
-        """Return the accuracy.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-            Samples, shaped as in fit.
-        y : array-like of shape (n,), optional
-            Labels; None for a Dataset whose items are (x, label).
-        sample_weight : array-like of shape (n,), optional
-            Weights.
-
-        Returns
-        -------
-        float
-            Share of correct predictions.
-        """
-        if y is None:
-            X, y = validate_rows(self, X, y, reset=False)
-        return super().score(X, y, sample_weight)
 
     def decision_function(self, X):
         """Return logits.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import assert_all_finite, get_tags, indexable
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -17,7 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from skqfair._groups import columns_of, encode_groups
+from skqfair._labelled import ScoresItems
 from skqfair._losses import log_probabilities
+from skqfair._rows import opened
 from skqfair._validation import check_aligned, check_no_missing, check_weights, positions
 from skqfair.classifiers._all_or_nothing import all_or_nothing
 from skqfair.classifiers._base import NetworkClassifier
@@ -25,6 +27,7 @@ from skqfair.classifiers._folding import fold_offsets
 from skqfair.classifiers._offset_reports import moved_errors, warn_of_reach
 from skqfair.classifiers._offset_samples import (
     check_probabilistic,
+    checked_samples,
     class_probabilities,
     classes_of_frozen,
     out_of_fold,
@@ -36,7 +39,7 @@ from skqfair.storage import SavedState
 __all__ = ["FairOffsetClassifier"]
 
 
-class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class FairOffsetClassifier(SavedState, ScoresItems, MetaEstimatorMixin, BaseEstimator):
     r"""Add an offset to each class so that groups are served alike, at a stated price of accuracy.
 
     .. math:: p'_c \propto p_c \exp(t b_c)
@@ -163,15 +166,15 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing
-    def fit(self, X, y, *, sensitive_features=None, sample_weight=None, **fit_params):
+    def fit(self, X, y=None, *, sensitive_features=None, sample_weight=None, **fit_params):
         """Fit the estimator, unless it is frozen, and the offsets.
 
         Parameters
         ----------
-        X : array-like of shape (n, ...)
-            Samples, as the estimator takes them.
-        y : array-like of shape (n,)
-            Labels of any type.
+        X : array-like of shape (n, ...), frame, sparse matrix, memmap, Dataset or dict
+            Samples, as the estimator takes them; one of skqfair has files and Datasets read by batch.
+        y : array-like of shape (n,), optional
+            Labels of any type; None for a Dataset of torch whose items are (x, label).
         sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample. None takes the classes as groups. A name or a list of names stands for
             columns of a frame X, which stay in it.
@@ -201,7 +204,7 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         check_aligned(X, y, "y", "X")
         check_aligned(X, sample_weight, "sample_weight", "X")
         features = columns_of(X, sensitive_features)
-        X, y = indexable(X, y)
+        X, y = indexable(*checked_samples(self, X, y))
         y = column_or_1d(y, warn=True)
         check_no_missing(y, "y")
         assert_all_finite(y, input_name="y")
@@ -349,6 +352,7 @@ class FairOffsetClassifier(SavedState, ClassifierMixin, MetaEstimatorMixin, Base
         if self._folded is not None:
             network, X = self._folded._prediction_input(X)
             return self._folded._logits(network, X)
+        X = opened(X, type(self).__name__)
         found = class_probabilities(self.estimator_, X, self.classes_)
         return log_probabilities(found) + self.offsets_
 

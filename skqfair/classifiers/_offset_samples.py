@@ -2,20 +2,41 @@
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from skqfair._row_sketch import share_known
+from skqfair._rows import Rows, opened, stays, validate_rows
 from skqfair._validation import positions
 from skqfair._warnings import warn
 from skqfair.classifiers._base import NetworkClassifier
 from skqfair.exceptions import TrainingSamplesWarning
 
-__all__ = ["check_probabilistic", "class_probabilities", "classes_of_frozen", "out_of_fold"]
+__all__ = [
+    "check_probabilistic",
+    "checked_samples",
+    "class_probabilities",
+    "classes_of_frozen",
+    "out_of_fold",
+]
 
 _KNOWN_SHARE = 0.5  # of samples seen in training; rows of a census are twice the same by chance (24 %)
+
+
+def checked_samples(clf, X, y):
+    """Return X and y; a Dataset, several inputs and what is in a file as samples to be read by batch."""
+    inner = clf.estimator
+    inner = inner.estimator if isinstance(inner, FrozenEstimator) else inner
+    if opened(X, "") is not X or (stays(X) and isinstance(inner, NetworkClassifier)):
+        return validate_rows(clf, X, y)
+    if y is None:
+        raise ValueError(
+            f"This {type(clf).__name__} estimator requires y to be passed, but the target y is None."
+        )
+    return X, y
 
 
 def check_probabilistic(estimator):
@@ -95,9 +116,9 @@ def out_of_fold(clf, X, y, classes, groups, params):
                 "stratified folds, or drop these classes."
             )
         own = _check_method_params(X, params, train)
-        fitted = clone(clf.estimator).fit(_safe_indexing(X, train), y[train], **own)
+        fitted = clone(clf.estimator).fit(_part(X, train), y[train], **own)
         rows.append(np.arange(len(y))[test])
-        found.append(class_probabilities(fitted, _safe_indexing(X, test), classes))
+        found.append(class_probabilities(fitted, _part(X, test), classes))
     rows = np.concatenate(rows)
     for what, names, present in (
         ("class", classes, codes[rows]),
@@ -110,3 +131,8 @@ def out_of_fold(clf, X, y, classes, groups, params):
                 "validation parts hold all classes and groups, e.g. cv=5."
             )
     return rows, np.concatenate(found)
+
+
+def _part(X, rows):
+    """Return some samples, unread where X is read by batch."""
+    return X.only(rows) if isinstance(X, Rows) else _safe_indexing(X, rows)

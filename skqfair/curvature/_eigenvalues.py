@@ -47,7 +47,7 @@ def group_hessian_eigenvalues(
     ----------
     module : torch.nn.Module
         Float module, float32 or float64; left as it was.
-    X : array or tensor of shape (n, ...)
+    X : array, tensor, memmap or Dataset of shape (n, ...)
         Samples.
     y : array or tensor of shape (n, ...)
         Targets, for cross-entropy int64 classes of shape (n,).

@@ -20,7 +20,7 @@ def group_gradient_norms(module, X, y, groups, *, criterion=None, batch_size=Non
     ----------
     module : torch.nn.Module
         Float module; left as it was.
-    X : array or tensor of shape (n, ...)
+    X : array, tensor, memmap or Dataset of shape (n, ...)
         Samples.
     y : array or tensor of shape (n, ...)
         Targets, for cross-entropy int64 classes of shape (n,).

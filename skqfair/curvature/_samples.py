@@ -4,13 +4,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from skqfair._rows import AT_ONCE, Inputs, Rows
+from skqfair._items import is_dataset
+from skqfair._rows import AT_ONCE, Inputs, Rows, rows_of
 
 __all__ = ["in_floats", "samples", "targets"]
 
 
 def samples(X, like):
     """Return samples as a tensor, or as :class:`Rows` that are read when they are wanted."""
+    X = rows_of(X) if is_dataset(X) else X
     if isinstance(X, (Inputs, dict)):
         raise TypeError("X has several inputs; gradients and curvature are of networks with one.")
     if isinstance(X, np.ndarray) and X.nbytes > AT_ONCE and X.dtype.kind in "fiub":

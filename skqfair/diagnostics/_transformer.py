@@ -195,15 +195,16 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, *, sensitive_features=None):
+    def fit(self, X, y=None, *, sensitive_features=None):
         """Train the network unless it is frozen, quantize it, and make the reports.
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix or memmap
+        X : array-like of shape (n, d) or (n, ...), frame, sparse matrix, memmap or Dataset
             Samples.
-        y : array-like of shape (n,)
-            Labels of any type, of the classes that the estimator knows.
+        y : array-like of shape (n,), optional
+            Labels of any type, of the classes that the estimator knows; None for a Dataset of torch
+            whose items are (x, label).
         sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names, optional
             Group of each sample; None puts all into one group, "all".
 
@@ -279,6 +280,7 @@ class QuantizationDiagnostics(SavedState, TransformerMixin, BaseEstimator):
 
     def _report(self, versions, X, y, groups, others):
         modules = {version.name: version.differentiable() for version in versions}
+        versions[0].check_inputs(modules["float"], X)
         layers = layer_modules(versions, modules["float"])
         logits, sqnr, clipping = forward_pass(versions, X, groups, layers=layers)
         problems = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -21,6 +22,8 @@ from skqfair.networks import SKORCH_CLASSIFIERS, Network, TorchClassifier
 from skqfair.quantization import FLOAT_BITS, QuantizedTensor, drop_quantizers, plain_copy
 
 __all__ = ["Version", "check_names", "find_versions", "take_apart"]
+
+_PROBED = 8  # samples
 
 
 @dataclass
@@ -86,6 +89,29 @@ class Version:
             parameter.requires_grad_(trainable[name].requires_grad if name in trainable else True)
         return differentiable_copy(module).eval()
 
+    def check_inputs(self, module, X):
+        """Raise if the net changes its samples before the module gets them, e.g. where it collates them.
+
+        What is computed of ``module`` by itself would be of other inputs than what the net predicts.
+        """
+        network = self.network
+        if network.is_plain or network.has_own_probabilities:
+            return
+        wanted, error = self.logits(X[:_PROBED]), None
+        try:
+            inputs = torch.from_numpy(np.array(X[:_PROBED])).to(network.net.device or "cpu")
+            with torch.no_grad():
+                found = (self.forward or _module_alone)(module, inputs).double().cpu().numpy()
+        except Exception as failed:
+            found, error = np.full_like(wanted, np.inf), failed
+        if wanted.shape != found.shape or not np.allclose(found, wanted, 1e-2, 1e-2 * np.ptp(wanted)):
+            raise ValueError(
+                f"{type(network.net).__name__} changes its samples before the module gets them, as a "
+                "collate function (iterator_valid__collate_fn) or a dataset of its own does; gradients "
+                "and curvature would be of other inputs than its predictions. Make these changes in the "
+                "Dataset, or in X, and leave them out of the net."
+            ) from error
+
     @property
     def forward(self):
         """``(module, X) -> logits`` as the net computes them; None where the module alone does."""
@@ -94,6 +120,10 @@ class Version:
         if plain and not network.overrides("infer"):
             return None
         return _Forward(network)
+
+
+def _module_alone(module, X):
+    return module(X)
 
 
 class _Forward:

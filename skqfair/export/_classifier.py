@@ -5,9 +5,10 @@ from pathlib import PurePath
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 
+from skqfair._labelled import ScoresItems
 from skqfair._losses import log_probabilities
 from skqfair._rows import cast_rows, validate_rows
 from skqfair._validation import check_sample_shape
@@ -31,7 +32,7 @@ def _gives_scores(classifier):
     return True
 
 
-class OnnxClassifier(ClassifierMixin, BaseEstimator):
+class OnnxClassifier(ScoresItems, BaseEstimator):
     """Run an ONNX file as a scikit-learn classifier: one of :func:`to_onnx`, or of any other origin.
 
     It is fitted as it is made: scorers, ``MetricFrame``, displays and pipelines take it like the

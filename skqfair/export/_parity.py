@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skqfair._groups import columns_of, encode_groups
+from skqfair._labelled import labels_of
 from skqfair._validation import as_labels, check_aligned, check_length
 from skqfair._warnings import warn
 from skqfair.exceptions import ParityError, ParityWarning
@@ -21,7 +22,7 @@ def parity_report(
     estimator,
     exported,
     X,
-    y,
+    y=None,
     *,
     sensitive_features,
     min_agreement=0.995,
@@ -37,10 +38,10 @@ def parity_report(
         is a Pipeline itself.
     exported : OnnxClassifier
         What is deployed.
-    X : array-like of shape (n, ...)
+    X : array-like of shape (n, ...), or Dataset
         Samples; best those of the audit.
-    y : array-like of shape (n,)
-        True labels.
+    y : array-like of shape (n,), optional
+        True labels; None for a Dataset of torch whose items are (x, label).
     sensitive_features : array-like of shape (n,) or (n, k), Series, frame or names
         Group of each sample; several columns mean their intersections. A name or a list of names
         stands for columns of a frame X.
@@ -104,6 +105,7 @@ def parity_report(
             "OnnxClassifier(path).fit()."
         )
     check_is_fitted(estimator)
+    y = labels_of(X, y)
     check_aligned(X, y, "y", "X")
     sensitive_features = columns_of(X, sensitive_features)
     check_aligned(y, sensitive_features, "sensitive_features", "y")

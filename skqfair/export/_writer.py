@@ -262,8 +262,8 @@ def _check_outputs(content, estimator, network, X):
             raise ExportError(
                 f"the exported model computes something else than module_: {which} differences of "
                 f"outputs are {found:.3g} or more where {limit:.3g} is allowed, on {len(X)} samples. "
-                "Usual causes are a method infer of the net that changes the input, and operations "
-                "that torch exports wrongly."
+                "Usual causes are a method infer or a collate function of the net that changes the "
+                "input, and operations that torch exports wrongly."
             )
 
 

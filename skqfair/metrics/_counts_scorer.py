@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.metrics import check_scoring
 
 from skqfair._groups import encode_groups
+from skqfair._labelled import labels_of
 from skqfair.exceptions import EmptyGroupWarning, UnknownLabelWarning
 from skqfair.metrics._counts import count_groups
 from skqfair.metrics._pooling import CORRECT, FOUND, POSITIVE, SAMPLES, SELECTED
@@ -104,7 +105,7 @@ class _CountsScorer(Requests):
             "TunedThresholdClassifierCV, pass make_fairness_scorer(...)."
         )
 
-    def __call__(self, estimator, X, y, sensitive_features=None, sample_weight=None):
+    def __call__(self, estimator, X, y=None, sensitive_features=None, sample_weight=None):
         if sample_weight is not None:
             raise ValueError(
                 "fairness_counts_scorer counts samples, so that folds add up, and takes no "
@@ -114,6 +115,7 @@ class _CountsScorer(Requests):
             sensitive_features = self.lookup(X, warn=False)
         elif sensitive_features is None:
             raise ValueError(NOT_ROUTED)
+        y = labels_of(X, y)
         with warnings.catch_warnings():  # folds lack rare groups and labels; the pooled counts have them
             warnings.simplefilter("ignore", EmptyGroupWarning)
             warnings.simplefilter("ignore", UnknownLabelWarning)

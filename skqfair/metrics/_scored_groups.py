@@ -9,6 +9,7 @@ import sklearn
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skqfair._groups import encode_groups, is_names, named_columns
+from skqfair._items import is_dataset
 from skqfair._warnings import warn
 from skqfair.exceptions import EmptyGroupWarning
 
@@ -97,7 +98,7 @@ class GroupLookup:
         """Return the groups of the rows of X; a group that has none of them warns."""
         if self.names is not None:
             return named_columns(X, self.names)
-        index = getattr(X, "index", None)
+        index = self._numbers(X) if is_dataset(X) else getattr(X, "index", None)
         if not isinstance(index, pd.Index):
             raise ValueError(
                 f"sensitive_features is a Series, so {name} must be a pandas "
@@ -116,6 +117,19 @@ class GroupLookup:
         if warn:
             _warn_absent(self.features, fold)
         return fold
+
+    def _numbers(self, X):
+        """Return the numbers of the items of a Dataset, by which the groups must be indexed too."""
+        whole = getattr(X, "dataset", X)  # of a slice
+        numbers = pd.RangeIndex(len(whole))
+        if not self.features.index.equals(numbers):
+            raise ValueError(
+                f"X is of a Dataset of {len(whole)} items, so sensitive_features must have their "
+                f"numbers as its index, 0 to {len(whole) - 1} in this order; got "
+                f"{self.features.index[:3].tolist()} at its beginning, {len(self.features)} in all. "
+                "With one entry for each item in their order, use reset_index(drop=True)."
+            )
+        return numbers if whole is X else pd.Index(X.indices_)
 
 
 def _warn_absent(features, fold):

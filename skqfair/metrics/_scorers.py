@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.metrics import make_scorer
 from sklearn.utils.validation import check_is_fitted
 
+from skqfair._labelled import labels_of
 from skqfair.metrics._fvo import fairness_violation_observed
 from skqfair.metrics._scored_groups import NOT_ROUTED, GroupLookup, Requests, check_routing
 
@@ -33,7 +34,8 @@ def make_fairness_scorer(
         - a column name or list of names: these columns of the frame ``X`` that is scored. The
           estimator gets them too; put it in a pipeline that drops them if it must not;
         - a pandas Series or frame whose unique index covers that of every ``X`` (do not reset the index
-          of ``X``: its rows would be taken for others);
+          of ``X``: its rows would be taken for others). For a Dataset of torch, or skorch's
+          ``SliceDataset`` of one, a Series of index 0, 1, ..., one entry for each item;
         - None: metadata routed by scikit-learn. Needs
           ``sklearn.set_config(enable_metadata_routing=True)``; the request is set.
     greater_is_better : bool, default=False
@@ -137,8 +139,8 @@ class _GroupScorer(Requests):
         self.metric, self.options = metric, options
         self.lookup = GroupLookup(sensitive_features)
 
-    def __call__(self, estimator, X, y, sample_weight=None):
-        groups = self.lookup(X)
+    def __call__(self, estimator, X, y=None, sample_weight=None):
+        groups, y = self.lookup(X), labels_of(X, y)
         metric = functools.partial(
             self.metric, sensitive_features=groups, **_given(sample_weight=sample_weight)
         )

@@ -4,9 +4,10 @@ from copy import copy
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from torch import nn
 
+from skqfair._labelled import ScoresItems
 from skqfair._rows import cast_rows, validate_rows
 from skqfair._validation import cast
 from skqfair.networks._checks import check_count, check_device
@@ -25,7 +26,7 @@ from skqfair.storage import SavedState
 __all__ = ["TorchClassifier"]
 
 
-class TorchClassifier(SavedState, ClassifierMixin, BaseEstimator):
+class TorchClassifier(SavedState, ScoresItems, BaseEstimator):
     """Take a torch module that was trained without skorch as a fitted classifier.
 
     It predicts, and goes wherever a frozen net goes: ``QuantizedClassifier(TorchClassifier(module))``,

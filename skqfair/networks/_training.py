@@ -20,11 +20,19 @@ from skqfair.networks._batches import (
     WeightedData,
     WeightedSkorchData,
     avoid_single_rows,
+    parts_of,
 )
 from skqfair.networks._interrupts import raised_interrupts
 from skqfair.networks._own_folders import give_back_folders, own_folders
 
-__all__ = ["TensorTraining", "batch_parts", "for_training", "prediction_view", "tensor_training"]
+__all__ = [
+    "TensorTraining",
+    "batch_parts",
+    "for_prediction",
+    "for_training",
+    "prediction_view",
+    "tensor_training",
+]
 
 
 # What a step of skorch's calls besides; a net that overrides one of these steps as skorch does.
@@ -288,12 +296,23 @@ _TAKING_ALL = ("fit", "partial_fit", "fit_loop", "check_data", "get_dataset", "g
 
 def for_training(net, X):
     """Return samples as the net trains on them: an array where parts of the user's take them whole."""
+    return whole(X) if isinstance(X, Rows) and not _takes_rows(net) else X
+
+
+def for_prediction(net, X, size):
+    """Return samples in the parts that the net predicts: batches, or all where workers read them."""
+    workers = net.get_params_for("iterator_valid").get("num_workers")
+    in_parts = isinstance(X, Rows) and not (workers and _takes_rows(net))
+    return parts_of(X, size) if in_parts else [X]
+
+
+def _takes_rows(net):
+    """Whether no part of the user's takes samples whole, so that they may be read by batch."""
     own = type(net).__dict__.get("_extended_class", type(net))
     known = net.__dict__["dataset"] in (Dataset, TensorData)
-    as_skorch = all(
+    return known and all(
         getattr(own, name).__module__.startswith(("skorch.", "skqfair.")) for name in _TAKING_ALL
     )
-    return whole(X) if isinstance(X, Rows) and not (known and as_skorch) else X
 
 
 def prediction_view(net, module):

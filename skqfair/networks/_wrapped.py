@@ -31,7 +31,13 @@ from skqfair.networks._checks import (
 )
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
 from skqfair.networks._several_inputs import call, moved, named_for
-from skqfair.networks._training import batch_parts, for_training, prediction_view, tensor_training
+from skqfair.networks._training import (
+    batch_parts,
+    for_prediction,
+    for_training,
+    prediction_view,
+    tensor_training,
+)
 from skqfair.networks._validation_labels import with_positions
 
 __all__ = ["SKORCH_CLASSIFIERS", "Network"]
@@ -368,7 +374,7 @@ class Network:
             view = self.view(module)
             if size != self.batch_size(len(X)):
                 view.iterator_valid__batch_size = size
-            parts = parts_of(X, size) if isinstance(X, Rows) else [X]
+            parts = for_prediction(view, X, size)
             return [self._columns(outputs) for part in parts for outputs in view.forward_iter(part)]
 
     def _columns(self, outputs):

@@ -17,6 +17,7 @@ import numpy as np
 from joblib._dask import Batch, DaskDistributedBackend
 
 from skqfair._optional import import_extra
+from skqfair.parallel._same_version import check_workers
 from skqfair.parallel._worker_data import Handle, dumps, resolved
 
 __all__ = ["NAME", "DaskResilientBackend", "register"]
@@ -49,7 +50,14 @@ class DaskResilientBackend(DaskDistributedBackend):
         import_extra("distributed", "dask")
         if scatter is not None and not isinstance(scatter, (list, tuple)):
             raise TypeError(f"scatter must be a list or tuple of objects, got {type(scatter).__name__}.")
-        super().__init__(**options)
+        try:
+            super().__init__(**options)
+        except OSError as error:
+            raise OSError(
+                f"no Dask scheduler answers at {options.get('scheduler_host')!r} ({error}); start one "
+                "there (`dask scheduler`, then `dask worker ADDRESS` on each machine), or give the "
+                "address that it prints."
+            ) from error
         self._scattered = list(scatter or ())  # their ids are their own for as long as they live
         self._kept, self._sent = {}, {}
 
@@ -62,6 +70,11 @@ class DaskResilientBackend(DaskDistributedBackend):
     def effective_n_jobs(self, n_jobs):
         """Return at least 2: of 1, joblib makes a loop in this process, also while a worker restarts."""
         return max(2, super().effective_n_jobs(n_jobs))
+
+    def start_call(self):
+        if not _in_a_task():
+            check_workers(self.client)
+        super().start_call()
 
     def stop_call(self):
         super().stop_call()
@@ -123,6 +136,14 @@ class DaskResilientBackend(DaskDistributedBackend):
             if sending.done() and not sending.cancelled() and not sending.exception():
                 for variable in sending.result().variables(self.client) if sending.result() else ():
                     variable.delete()
+
+
+def _in_a_task():
+    try:
+        import_extra("distributed", "dask").get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass

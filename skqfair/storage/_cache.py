@@ -4,6 +4,7 @@ import builtins
 import io
 import os
 import pickle
+import re
 import types
 from contextlib import ExitStack, contextmanager
 
@@ -34,6 +35,12 @@ class Cache:
     def __init__(self, memory):
         if isinstance(memory, os.PathLike):
             memory = os.fspath(memory)
+        place = getattr(memory, "location", memory)
+        if isinstance(place, str) and re.match(r"[a-zA-Z][\w+.-]+:/", place):
+            raise ValueError(
+                f"memory is {place!r}, an address: networks are kept in a folder of a file system, one "
+                "that renames and locks. Mount the store as such, or give a folder that all workers see."
+            )
         try:
             memory = check_memory(memory)
         except OSError as error:

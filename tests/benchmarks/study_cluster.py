@@ -87,7 +87,7 @@ def main():
     for _ in range(2):
         timed("serial, no memory", 0, lambda _: search(None).fit(X, y))
         timed("serial, memory", 0, lambda memory: search(memory).fit(X, y))
-    for workers in (1, 2):
+    for workers in (1, 2, 4):
         options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
         with LocalCluster(**options) as cluster, Client(cluster) as client:
             client.run(count_bytes)

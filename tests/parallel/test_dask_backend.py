@@ -2,10 +2,16 @@ import os
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from distributed.scheduler import KilledWorker
+from items import GROUPS, IMAGES, LABELS, NET, ImagesOnDisk
 from mortal import STAGES, mortal_search, order, reached
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from skorch.helper import SliceDataset
 
+from skqfair import QuantizedClassifier, make_fairness_scorer
 from skqfair.parallel import warm_up  # and the backend is registered
 
 SLOW = pytest.mark.slow
@@ -60,6 +66,23 @@ def test_ten_searches_with_three_kills_each(client, problem_of_module, undisturb
             search.fit(*problem_of_module)
         assert not any((folder / stage).exists() for stage in STAGES)
         np.testing.assert_array_equal(splits_of(search), splits_of(undisturbed))
+
+
+def test_a_search_of_a_dataset_ends_as_one_of_an_array(client):
+    """Its items are opened by the workers; a scorer finds their groups."""
+    scorer = make_fairness_scorer(sensitive_features=pd.Series(GROUPS))
+    options = {"cv": 2, "error_score": "raise"}
+    model = QuantizedClassifier(NET, random_state=0)
+    X = SliceDataset(ImagesOnDisk())
+    search = GridSearchCV(model, {"weight_bits": [2, 4]}, scoring=scorer, **options)
+    wanted = clone(search).fit(X, LABELS)
+    with joblib.parallel_config(backend="dask_resilient"):
+        search.fit(X, LABELS)
+    for name in ("split0_test_score", "split1_test_score"):
+        np.testing.assert_array_equal(search.cv_results_[name], wanted.cv_results_[name])
+    probabilities = search.best_estimator_.predict_proba(X)
+    best = clone(model).set_params(**search.best_params_).fit(IMAGES.astype("f4"), LABELS)
+    np.testing.assert_array_equal(probabilities, best.predict_proba(IMAGES.astype("f4")))
 
 
 class Logged:

@@ -1,5 +1,6 @@
 import sys
 
+import dask
 import joblib
 import pytest
 
@@ -15,3 +16,12 @@ def test_without_distributed_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"skqfair\[dask\]"):
         joblib.parallel_config(backend="dask_resilient")
+
+
+def test_an_address_where_no_cluster_is():
+    soon = dask.config.set({"distributed.comm.timeouts.connect": "0.2s"})
+    with (
+        soon,
+        pytest.raises(OSError, match="no Dask scheduler answers at 'tcp:"),
+    ):
+        joblib.parallel_config(backend="dask_resilient", scheduler_host="tcp://127.0.0.1:9")

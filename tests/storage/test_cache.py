@@ -227,7 +227,11 @@ def test_classes_of_a_script_are_cached_across_workers(tmp_path):
     assert "Exception" not in done.stderr
 
 
-def test_two_processes_train_once(tmp_path):
+@pytest.mark.parametrize("other", ["store", "link"])
+def test_two_processes_train_once(tmp_path, other):
+    """Also where the folder of one is the store of the other by another name, as on two hosts."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
     code = textwrap.dedent("""
         import os, sys
         import numpy as np
@@ -239,12 +243,14 @@ def test_two_processes_train_once(tmp_path):
         net.set_params(max_epochs=10)
         child = os.fork()  # both begin at once
         X = np.random.default_rng(0).normal(size=(400, 6)).astype("float32")
-        QuantizedClassifier(net, memory={cache!r}, random_state=0).fit(X, np.arange(400) % 3)
+        cache = {cache!r} if child else {other!r}
+        QuantizedClassifier(net, memory=cache, random_state=0).fit(X, np.arange(400) % 3)
         assert not child or os.waitpid(child, 0)[1] == 0
     """).format(
         tests=str(__import__("pathlib").Path(__file__).parents[1]),
         log=str(tmp_path / "log"),
-        cache=str(tmp_path),
+        cache=str(tmp_path / "store"),
+        other=str(tmp_path / other),
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     assert (tmp_path / "log").read_text() == "x"

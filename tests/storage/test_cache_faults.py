@@ -4,6 +4,7 @@ import builtins
 import errno
 import os
 import warnings
+from pathlib import PurePath
 
 import joblib
 import numpy as np
@@ -166,3 +167,15 @@ def test_a_print_that_was_replaced_is_stored_by_its_name(cached, monkeypatch):
         warnings.simplefilter("error")
         np.testing.assert_array_equal(fit(), expected)
     assert count() == 1
+
+
+@pytest.mark.parametrize("memory", ["s3://bucket/networks", PurePath("gs://bucket"), "file:///tmp/x"])
+def test_an_address_is_no_folder(cached, tmp_path, monkeypatch, memory):
+    """Rather than a folder of that name."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fit, count = cached
+    with pytest.raises(ValueError, match=r"memory is '.*', an address: .*Mount the store as such"):
+        fit(memory=memory)
+    assert count() == 0
+    assert not list((tmp_path / "here").iterdir())
