@@ -225,11 +225,7 @@ def _factorize(values, name):
         values = values.astype(object)
     try:
         codes, uniques = pd.factorize(values, sort=True)
-    except (
-        TypeError,
-        ValueError,
-    ):  # labels of several types: no order of their own, so by type and text
-        try:
+    except (TypeError, ValueError):  # of several types: no order, so by type and text
             codes, uniques = pd.factorize(values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} holds no group labels: {error}; pass numbers or text.") from error

@@ -255,7 +255,7 @@ def accuracy_frontier(draw):
     share = numbers(draw, (n_models, n_groups), [0.0, 0.5, 1.0, 0.25])
     correct, groups = share * total, pd.Index([f"g{i}" for i in range(n_groups)])
     if draw(st.booleans()):
-        pool = [*SCALARS, np.ones((2, 2)), [[1.0, 2.0]], [NAN := float("nan")] * 2, ["a", "b"]]
+        pool = [*SCALARS, np.ones((2, 2)), [[1.0, 2.0]], [float("nan")] * 2, ["a", "b"]]
         wrong = draw(
             st.sampled_from(["strengths", "correct", "total", "groups", "effective", "confidence"])
         )
@@ -381,8 +381,8 @@ def make_scorer(draw):
         try:
             scorer = call(make_fairness_scorer, sensitive_features=features, names=names)
             found = call(scorer, Fixed(p), X, any_column(draw, n), names=names)
-        except RuntimeError as error:
-            assert features is None and "routing" in str(error)
+        except RuntimeError:
+            assert features is None
             return
         except Refused:
             return
@@ -421,7 +421,7 @@ def model_size_scorer(draw):
     estimator = Fixed([0])
     if size is None:
         other = draw(st.sampled_from([estimator, DummyClassifier(), None, 3, "text"]))
-        with pytest.raises((AttributeError, Refused), match="model_size_|not fitted|estimator"):
+        with pytest.raises((AttributeError, Refused), match=r"model_size_|not fitted|estimator"):
             call(metrics.model_size_scorer, other)
         return
     estimator.model_size_ = size

@@ -19,7 +19,7 @@ OWN_WARNINGS = tuple(
 )
 REFUSALS = (ValueError, TypeError)
 OF_SKLEARN = re.compile(  # its own words, which name no argument and which its checks demand
-    r"Found array with 0 (sample|feature)|Expected 2D array|Reshape your data|0 feature|at least one array"
+    r"Found array with 0 (sample|feature)|Expected 2D array|Reshape your data|0 feature|least one array"
     r"|Complex data not supported|is expecting \d+ features|should be a 1d array|Found input variables"
     r"|one class|Unknown label type|Found unknown|could not convert string to float|dtype='numeric'"
 )

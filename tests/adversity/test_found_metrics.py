@@ -69,11 +69,11 @@ def test_what_holds_no_labels_is_named(name, values):
 def test_labels_beyond_int64_and_infinite_ones():
     huge = np.array([2**70, 1, 1, 2**70], dtype=object)
     assert fairness_violation_observed(huge, huge, sensitive_features=GROUPS) == 0
+    pairs = pd.Series([(1, "a")] * 4)
     with pytest.raises(ValueError, match=r"y_pred shares no label with y_true: it has \[\(1, 'a'\)\]"):
-        pairs = pd.Series([(1, "a")] * 4)
         fairness_violation_observed(Y, pairs, sensitive_features=GROUPS)
+    mixed = np.array([True, 2**70, True, True], dtype=object)
     with pytest.warns(UserWarning, match="labels that y_true lacks"):
-        mixed = np.array([True, 2**70, True, True], dtype=object)
         fairness_violation_observed(np.array([True, False] * 2), mixed, sensitive_features=GROUPS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
