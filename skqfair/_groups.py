@@ -226,6 +226,7 @@ def _factorize(values, name):
     try:
         codes, uniques = pd.factorize(values, sort=True)
     except (TypeError, ValueError):  # of several types: no order, so by type and text
+        try:
             codes, uniques = pd.factorize(values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} holds no group labels: {error}; pass numbers or text.") from error
