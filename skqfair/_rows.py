@@ -299,7 +299,8 @@ def validate_rows(estimator, X, *y, reset=True):
     for values, argument in zip((X, *y), "Xy", strict=False):
         check_not_masked(values, argument)
     if not (isinstance(X, Rows) or _stays(X)):
-        return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
+        with np.errstate(invalid="ignore"):  # it adds up infinities, and then says where they are
+            return validate_data(estimator, X, *y, reset=reset, dtype="numeric", allow_nd=True)
     name, given = type(estimator).__name__, isinstance(X, Rows)
     rows = X if given else rows_of(X)
     _check_rows(rows)

@@ -94,6 +94,8 @@ def _listed(values, name):
 def _counts(values, name, shape, positive=False):
     """Return counts as floats; NaN, infinities and negatives are none."""
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
         counts = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers: {error}") from error

@@ -127,10 +127,11 @@ def compensate_rounding(
         moments = _collected(quantized.module, [name], runs, through, products=feeds, original=beside)[
             name
         ]
-        if not bool(moments.total.isfinite().all()):
+        sums = [moments.total, moments.products, moments.cross]
+        if not all(bool(each.isfinite().all()) for each in sums if each is not None):
             raise ValueError(
-                f"the inputs of {name} on the calibration samples are not finite; check X, or lower "
-                "the learning rate of the training."
+                f"the inputs of {name} on the calibration samples, or their squares, are not finite; "
+                "check X and what run passes, or lower the learning rate of the training."
             )
         if feeds:
             own = moments if bias is None or beside is None else moments.centered(before)

@@ -234,9 +234,12 @@ def any_array(draw, shapes=SHAPES):
 WIDTHS = [1, 2, 3]
 
 
-def network(draw, pool=FINITE, n_features=3, n_classes=2):
+WITH_WEIGHTS = ["linear", "mlp", "norm", "convolution", "recurrent", "shared"]
+
+
+def network(draw, pool=FINITE, n_features=3, n_classes=2, kinds=(*WITH_WEIGHTS, "none")):
     """A small network whose weights are odd numbers."""
-    kind = draw(st.sampled_from(["linear", "mlp", "norm", "convolution", "recurrent", "shared", "none"]))
+    kind = draw(st.sampled_from(kinds))
     width = draw(st.sampled_from(WIDTHS))
     first, last = nn.Linear(n_features, width), nn.Linear(width, n_classes)
     if kind == "linear":

@@ -70,7 +70,8 @@ def call(function, *args, names=None, ignore=(), **kwargs):
     before = snapshot([args, kwargs])
 
     def note(error):
-        error.add_note(f"{function} of {args!r:.1500} {kwargs!r:.1500}")
+        with warnings.catch_warnings(action="ignore"):  # pandas writes denormals with a warning
+            error.add_note(f"{function} of {args!r:.1500} {kwargs!r:.1500}")
 
     try:
         with warnings.catch_warnings():
