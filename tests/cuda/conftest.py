@@ -19,5 +19,5 @@ def images():
     """Small images of three classes and two groups, 0 to 255."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 240)
-    X = rng.normal(size=(240, 3, 8, 8)).astype(np.float32) + y[:, None, None, None] * 0.7
-    return X, np.array(["low", "mid", "high"])[y], rng.choice(["a", "b"], 240)
+    X = rng.normal(size=(240, 3, 8, 8)) + y[:, None, None, None] * 0.7
+    return X.astype(np.float32), np.array(["low", "mid", "high"])[y], rng.choice(["a", "b"], 240)
