@@ -130,7 +130,7 @@ def compensate_rounding(
         sums = [moments.total, moments.products, moments.cross]
         if not all(bool(each.isfinite().all()) for each in sums if each is not None):
             raise ValueError(
-                f"the inputs of {name} on the calibration samples, or their squares, are not finite; "
+                f"the inputs of {name} on the calibration samples are not finite, or their squares; "
                 "check X and what run passes, or lower the learning rate of the training."
             )
         if feeds:

@@ -83,7 +83,7 @@ def test_rounding_does_not_depend_on_the_unit_of_the_inputs(rounding, power):
 def test_inputs_whose_squares_are_infinite_are_refused(rounding):
     module, X = nn.Linear(2, 2), torch.full((3, 2), 1e30)
     converted = convert(module, QuantizationScheme(3))
-    with pytest.raises(ValueError, match="or their squares, are not finite; check X"):
+    with pytest.raises(ValueError, match="are not finite, or their squares; check X"):
         compensate_rounding(converted, module, lambda m: m(X), rounding=rounding)
 
 
