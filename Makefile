@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-oldest test-newest coverage rooms lint package release-check format docs bench clean
+.PHONY: help demo test test-fast test-slow test-cuda test-oldest test-newest coverage rooms lint package release-check format docs bench bench-cuda clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test-fast: $(VENV)/.all  ## Tests and doctests only
 
 test-slow: $(VENV)/.all  ## The tests that take minutes
 	$(PYTEST) -m slow -o timeout=7200
+
+test-cuda: $(VENV)/.all  ## The tests of a CUDA device; TORCH must be a build with CUDA (4 minutes at most)
+	@$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device; see README.md on TORCH"'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda -o timeout=240 tests/cuda
 
 coverage: $(VENV)/.all  ## Which lines the tests run: a table, and build/coverage/index.html
 	$(PYTEST) --cov=skqfair --cov-report=term --cov-report=html:build/coverage
@@ -98,6 +102,9 @@ docs: $(VENV)/.all  ## Documentation with the gallery, in docs/_build/html
 
 bench: $(VENV)/.all  ## Benchmarks against peers; writes docs/benchmarks.md
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-cuda: $(VENV)/.all  ## Seconds on a CUDA device beside a loop by hand (5 minutes at most)
+	$(BIN)/python tests/benchmarks/cuda.py
 
 clean:  ## Remove what was built, but not .venv
 	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst build dist .venv-release *.egg-info

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skqfair._validation import check_aligned, check_length, check_not_masked
+from skqfair._validation import as_array, check_aligned, check_length, check_not_masked
 from skqfair._warnings import warn
 from skqfair.exceptions import ManyGroupsWarning
 
@@ -74,10 +74,12 @@ def encode_groups(sensitive_features, n_samples, name="sensitive_features"):
     columns = _columns(sensitive_features, name)
     encoded = []
     for label, values in columns.items():
-        if np.ndim(values) != 1:
+        if getattr(values, "ndim", None) is None:  # of polars, and lists
+            values = columns[label] = _as_array(values, name)
+        if values.ndim != 1:
             raise ValueError(f"{name}: column {label!r} must be one-dimensional.")
         check_length(values, n_samples, name)
-        codes, uniques = _factorize(values)
+        codes, uniques = _factorize(values, name)
         if (codes < 0).any():
             raise ValueError(
                 f"{name}: {int((codes < 0).sum())} of {n_samples} values of {label!r} are missing "
@@ -178,7 +180,7 @@ def _columns(features, name):
         label = getattr(features, "name", None)
         columns = {"sensitive_feature_0" if label in (None, "") else label: features}
     else:
-        array = _as_array(features)
+        array = _as_array(features, name)
         if array.ndim == 1:
             array = array[:, None]
         if array.ndim != 2:
@@ -192,15 +194,15 @@ def _columns(features, name):
     return columns
 
 
-def _as_array(values):
+def _as_array(values, name):
     """Return an array; a list of strings and NaN keeps its NaN rather than make it the text "nan"."""
-    array = np.asarray(values)
+    array = as_array(values, name)
     if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
         array = np.asarray(values, dtype=object)
     return array
 
 
-def _factorize(values):
+def _factorize(values, name):
     """Return codes (-1 for missing) and sorted unique values."""
     if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
         categorical = values.array if isinstance(values, pd.Series) else values
@@ -209,7 +211,7 @@ def _factorize(values):
         if isinstance(values.dtype, np.dtype):
             values = values.to_numpy()
     else:
-        values = _as_array(values)
+        values = _as_array(values, name)
     if values.dtype == np.float16:  # pandas has no index of these
         values = values.astype(np.float32)
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "extension"
@@ -223,8 +225,11 @@ def _factorize(values):
         values = values.astype(object)
     try:
         codes, uniques = pd.factorize(values, sort=True)
-    except TypeError:  # labels of several types: no order of their own, so by type and text
-        codes, uniques = pd.factorize(values)
+    except (TypeError, ValueError):  # of several types: no order, so by type and text
+        try:
+            codes, uniques = pd.factorize(values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds no group labels: {error}; pass numbers or text.") from error
         order = sorted(range(len(uniques)), key=lambda i: (type(uniques[i]).__name__, str(uniques[i])))
         rank = np.empty(len(uniques) + 1, dtype=np.int64)
         rank[order], rank[-1] = np.arange(len(uniques)), -1

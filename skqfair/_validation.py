@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 __all__ = [
+    "as_array",
     "as_labels",
     "cast",
     "check_aligned",
@@ -17,6 +18,7 @@ __all__ = [
     "check_weights",
     "positions",
     "random_state_of",
+    "relative_weights",
 ]
 
 
@@ -31,7 +33,7 @@ def random_state_of(random_state):
 
 def check_length(values, n_samples, name):
     """Raise if ``values`` has not ``n_samples`` entries."""
-    if not hasattr(values, "__len__"):
+    if not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise ValueError(f"{name} must have one entry for each sample, got {values!r:.60}.")
     if len(values) != n_samples:
         raise ValueError(
@@ -51,7 +53,7 @@ def as_labels(values, name):
     if isinstance(values, (pd.Series, pd.Index)):
         values = values.to_numpy()
     check_not_masked(values, name)
-    array = np.asarray(values)
+    array = as_array(values, name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -62,6 +64,16 @@ def as_labels(values, name):
     if not len(array):
         raise ValueError(f"{name} is empty; at least one sample is needed.")
     return array
+
+
+def as_array(values, name):
+    """Return an array, or an error that names the argument, whatever its container raises."""
+    try:
+        return np.asarray(values)
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be read as an array: {error}; pass a list or array of labels."
+        ) from error
 
 
 def check_not_masked(values, name):
@@ -75,8 +87,12 @@ def check_not_masked(values, name):
 
 def check_no_missing(labels, name):
     """Raise if an array of labels has missing values."""
-    if labels.dtype == object and not pd.isna(pd.unique(labels)).any():  # in a quarter of the time
-        return
+    if labels.dtype == object:
+        try:
+            if not pd.isna(pd.unique(labels)).any():  # in a quarter of the time
+                return
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds no labels: {error}; pass numbers or text.") from error
     if labels.dtype.kind in "OfM" and (missing := int(pd.isna(labels).sum())):
         raise ValueError(f"{name} has {missing} missing labels (None or NaN); drop these samples.")
 
@@ -103,8 +119,11 @@ def check_weights(sample_weight, n_samples):
         return None
     check_not_masked(sample_weight, "sample_weight")
     try:
-        weights = np.asarray(sample_weight, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        weights = np.asarray(sample_weight)
+        if weights.dtype.kind == "c":
+            raise TypeError("complex numbers are no weights")
+        weights = weights.astype(np.float64, copy=False)
+    except Exception as error:  # of containers of any library
         raise ValueError(f"sample_weight must be numbers, shape ({n_samples},): {error}") from error
     if weights.ndim != 1:
         raise ValueError(f"sample_weight must have shape ({n_samples},); got {weights.shape}.")
@@ -117,6 +136,12 @@ def check_weights(sample_weight, n_samples):
             "Sample weights must contain at least one non-zero number."
         )
     return weights
+
+
+def relative_weights(weights):
+    """Return weights with a largest of 1; those below 1e-100 of it, whose squares vanish, are 0."""
+    weights = weights / weights.max()
+    return np.where(weights < 1e-100, 0.0, weights)
 
 
 def check_aligned(reference, features, name, reference_name):

@@ -1,5 +1,6 @@
 """Audits as JSON, and back."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 
 __all__ = ["dump", "load"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 def dump(tables, context):
@@ -22,7 +23,7 @@ def dump(tables, context):
         "context": context,
         "tables": {name: _encode(table) for name, table in tables.items()},
     }
-    return json.dumps(content, indent=1, allow_nan=False)
+    return json.dumps({**content, "digest": _digest(content)}, indent=1, allow_nan=False)
 
 
 def load(source):
@@ -39,6 +40,11 @@ def load(source):
             f"source must be an audit of format {FORMAT}, written by CompressionAudit.to_json; got "
             f"{content.get('format') if isinstance(content, dict) else type(content).__name__!r}."
         )
+    if content.pop("digest", None) != _digest(content):
+        raise ValueError(
+            "source is damaged or was changed: its digest is not that of its tables; write the audit "
+            "again."
+        )
     try:
         tables = {name: _decode(table) for name, table in content["tables"].items()}
         names = ("reference", "confidence", "pos_label")
@@ -46,6 +52,11 @@ def load(source):
         return tables, content["context"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"source is damaged: {error!r}; write the audit again.") from error
+
+
+def _digest(content):
+    """Return a digest of all values, however they are laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _encode(table):

@@ -36,8 +36,9 @@ def _tensor(values, like, name):
     """Return an array as a tensor beside ``like``, floats in its dtype."""
     if not isinstance(values, torch.Tensor):
         values = np.require(values, requirements=["C", "W"])
-        if values.dtype.kind not in "fiubc":
+        if values.dtype.kind not in "fiubc" or values.dtype == np.longdouble:
             raise ValueError(f"{name} must hold numbers, got {values.dtype}; encode it first.")
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
         values = torch.as_tensor(values)
     dtype = like.dtype if values.is_floating_point() else values.dtype
     return values.detach().to(like.device, dtype)

@@ -1,5 +1,7 @@
 """A folder of UTKFace images, read in parallel."""
 
+import numbers
+import os
 import re
 from pathlib import Path
 
@@ -92,11 +94,16 @@ def load_utkface(
     ((23705, 3, 32, 32), 3)
     """
     import_extra("PIL.Image", "images")
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the path of a folder; got {type(path).__name__}.")
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"path must be a folder of UTKFace images; there is no folder {str(path)!r}.")
     if target not in ("ethnicity", "gender", "age_group"):
         raise ValueError(f"target must be 'ethnicity', 'gender' or 'age_group'; got {target!r}.")
+    for name, value in (("image_size", image_size), ("max_samples", max_samples)):
+        if not isinstance(value, numbers.Integral) and (value is not None or name == "image_size"):
+            raise ValueError(f"{name} must be an integer; got {value!r}.")
     if image_size < 1:
         raise ValueError(f"image_size must be a positive number of pixels; got {image_size!r}.")
     if max_samples is not None and max_samples < 1:
@@ -127,7 +134,7 @@ def load_utkface(
     filenames = [name for name in chosen if name not in unreadable]
     if not filenames:
         raise ValueError(
-            f"{str(path)!r} has no image that can be read: of {len(names)} files "
+            f"path {str(path)!r} has no image that can be read: of {len(names)} files "
             + (f"the first fails because {skipped[0][1]}." if skipped else "none is there.")
         )
     labels = _labels([parsed[name] for name in filenames])

@@ -22,8 +22,8 @@ def encode(sensitive_features, n_samples):
     single = [name for name, n in zip(index, groups.counts, strict=True) if n < 2]
     if single:
         raise ValueError(
-            f"groups of 1 sample: {single[:5]}; at least 2 are needed in each, and 64 to say much. "
-            "Merge or drop them."
+            f"sensitive_features: groups of 1 sample: {single[:5]}; at least 2 are needed in each, and "
+            "64 to say much. Merge or drop them."
         )
     return Groups(groups.codes, index)
 

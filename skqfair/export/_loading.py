@@ -36,14 +36,15 @@ class Loaded:
         if not own:
             model = self._take_external(model, name)
             check_operators(model, name)
+        self.metadata = self._own_metadata(entries, name) if own else None  # another format says so
         _check_content(model, name)
         try:
             self.session = open_session(self.content, self.n_threads)
         except Exception as error:
             raise _not_loaded(name, error) from error
-        self.metadata = self.foreign = None
+        self.foreign = None
         if own:
-            self._read_metadata(entries, name)
+            self._check_columns(name)
         else:
             options = self.classes, self.output, name
             self.foreign = ForeignModel(model, self.session, *options)
@@ -64,16 +65,18 @@ class Loaded:
             ) from error
         return model
 
-    def _read_metadata(self, entries, name):
+    def _own_metadata(self, entries, name):
         if self.classes is not None or self.output is not None:
             raise ValueError(
                 f"{name} was written by skqfair and says itself which classes and output it has; leave "
                 "classes and output None."
             )
         try:
-            self.metadata = read(entries)
+            return read(entries)
         except ValueError as error:
             raise ValueError(f"{name} cannot be used: {error}") from error
+
+    def _check_columns(self, name):
         columns, n_classes = self.session.get_outputs()[0].shape[-1], len(self.metadata.classes)
         if isinstance(columns, int) and columns != n_classes:
             raise ValueError(

@@ -108,19 +108,25 @@ def _batch_size(estimator, network):
 
 
 def sign(model):
-    """Add a digest of all that an onnx.ModelProto computes to its metadata."""
+    """Add a digest of all that an onnx.ModelProto computes, and of what it says, to its metadata."""
     entry = model.metadata_props.add()
     entry.key, entry.value = _DIGEST, json.dumps(_digest(model))
 
 
 def is_intact(model):
-    """Tell whether the digest of an onnx.ModelProto is that of its graph; True where it has none."""
+    """Tell whether the digest of an onnx.ModelProto is that of its content; True where it has none."""
     found = {entry.key: entry.value for entry in model.metadata_props}
     return _DIGEST not in found or found[_DIGEST] == json.dumps(_digest(model))
 
 
 def _digest(model):
-    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
+    """Return the digest of graph, operators and our own entries: a changed label is no other's model."""
+    entries = sorted((entry.key, entry.value) for entry in model.metadata_props)
+    own = [entry for entry in entries if entry[0].startswith(_PREFIX) and entry[0] != _DIGEST]
+    opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)
+    said = json.dumps([own, opsets, model.ir_version])
+    graph = model.graph.SerializeToString(deterministic=True)
+    return hashlib.sha256(said.encode() + b"\0" + graph).hexdigest()
 
 
 def read(entries):

@@ -222,13 +222,14 @@ def bias_codes(node, scale):
     Returns
     -------
     ndarray of float64, or None
-        Whole numbers.
+        Whole numbers; infinite or NaN where the unit is 0.
     """
     bias = values_of(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is None:
         return None
     unit = values_of(node.inputs[0].producer().inputs[1]) * scale
-    return np.rint(bias.astype(np.float64) / unit.reshape(-1))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a product below float32: beyond 32 bits
+        return np.rint(bias.astype(np.float64) / unit.reshape(-1))
 
 
 def _runs_in_integers(node, weight):

@@ -1,11 +1,6 @@
 """Write a fitted classifier to an ONNX file that is complete or not there."""
 
-import contextlib
-import glob
 import os
-import secrets
-import stat
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +9,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from sklearn.utils.validation import check_is_fitted
 
+from skqfair._files import write_whole
 from skqfair._version import __version__
 from skqfair.classifiers import FairOffsetClassifier, NetworkClassifier
 from skqfair.exceptions import ExportError
@@ -33,7 +29,6 @@ from skqfair.quantization import input_quantizers
 
 __all__ = ["to_onnx"]
 
-_ABANDONED = 3600  # seconds
 _CHECKED_ROWS = 5
 _EXACT = 1e-4  # largest difference of outputs, times their size
 _ROUNDED, _TYPICAL = 0.25, 0.05  # largest and median, times their range, where inputs are quantized
@@ -141,7 +136,7 @@ def to_onnx(estimator, path, *, X_example=None, opset=None, report=None):
     sign(written)
     content = written.SerializeToString()
     _check_outputs(content, estimator, network, X)
-    _write(target, content)
+    write_whole(target, content)
     return path
 
 
@@ -265,29 +260,3 @@ def _check_outputs(content, estimator, network, X):
                 "Usual causes are a method infer or a collate function of the net that changes the "
                 "input, and operations that torch exports wrongly."
             )
-
-
-def _write(target, content):
-    """Write a file that is complete or not there, with the permissions of the one that was there."""
-    _remove_leftovers(target)
-    part = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            part.chmod(stat.S_IMODE(target.stat().st_mode))
-        os.replace(part, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _remove_leftovers(target):
-    """Remove what writers of this file that were killed have left, an hour ago or more."""
-    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > _ABANDONED:
-                part.unlink()

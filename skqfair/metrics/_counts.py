@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from skqfair._groups import encode_groups
-from skqfair._validation import as_labels, check_length, check_no_missing, check_rows, check_weights
+from skqfair._validation import (
+    as_labels,
+    check_length,
+    check_no_missing,
+    check_rows,
+    check_weights,
+    relative_weights,
+)
 from skqfair._warnings import warn
 
 __all__ = ["GroupCounts", "correct_predictions", "count_groups", "equal_labels", "label_kind", "tally"]
@@ -72,7 +79,7 @@ def correct_predictions(y_true, y_pred, name="y_pred", *, kind=None, known=None)
     """
     y_true, y_pred = _comparable(y_true, y_pred, ("y_true", name), kind)
     correct = y_true == y_pred
-    known = y_true if known is None else known
+    known = pd.unique(y_true if known is None else known).astype(object)  # 2**70 is no int64
     unknown = [label for label in pd.unique(y_pred[~correct]) if not (known == label).any()]
     if not unknown:
         return correct
@@ -93,7 +100,8 @@ def correct_predictions(y_true, y_pred, name="y_pred", *, kind=None, known=None)
 
 
 def _some(labels):
-    return pd.unique(np.asarray(labels))[:5].tolist()
+    some = [*dict.fromkeys(labels)][:5]
+    return [label.item() if isinstance(label, np.generic) else label for label in some]
 
 
 def equal_labels(y_true, y_pred, names):
@@ -135,7 +143,7 @@ def count_groups(y_true, y_pred, sensitive_features, sample_weight=None):
     sensitive_features : array-like of shape (n,) or (n, k)
         Group labels, see :func:`skqfair._validation.encode_groups`.
     sample_weight : array-like of shape (n,), optional
-        Weights, scaled here to a largest of 1.
+        Weights, scaled here to a largest of 1; below 1e-100 of it they are 0.
 
     Returns
     -------
@@ -160,7 +168,7 @@ def tally(correct, groups, weights=None):
     count = table.sum(1)
     if weights is None:
         return GroupCounts(groups.index, count, count, table[:, 1], count.astype(float))
-    weights = weights / weights.max()  # squares of tiny and huge ones leave the range of floats
+    weights = relative_weights(weights)
     total = np.bincount(groups.codes, weights)
     keep = total > 0
     if not keep.all():

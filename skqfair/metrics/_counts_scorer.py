@@ -88,7 +88,12 @@ class _CountsScorer(Requests):
         if isinstance(groups, (pd.Series, pd.DataFrame)):
             groups = encode_groups(groups, len(groups), "groups").index
         groups = list(groups)
-        self.groups = {group: _name(group) for group in groups}
+        try:
+            self.groups = {group: _name(group) for group in groups}
+        except TypeError as error:
+            raise ValueError(
+                f"groups must be labels, numbers or text: {error}; got {groups!r:.60}."
+            ) from error
         if len(set(self.groups.values())) < max(len(groups), 1):
             raise ValueError(f"groups must be at least one, each of its own name; got {groups!r}.")
 

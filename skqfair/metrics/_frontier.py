@@ -39,7 +39,7 @@ def accuracy_frontier(strengths, correct, total, *, groups, effective=None, conf
     Raises
     ------
     ValueError
-        For a confidence outside (0, 1).
+        For a confidence outside (0, 1), shapes that do not fit, and counts that are none.
 
     Examples
     --------
@@ -52,8 +52,14 @@ def accuracy_frontier(strengths, correct, total, *, groups, effective=None, conf
     1         1      0.75  0.1           b
     """
     check_confidence(confidence)
-    correct, total = np.asarray(correct, dtype=float), np.asarray(total, dtype=float)
-    effective = total if effective is None else np.asarray(effective, dtype=float)
+    strengths, groups = _listed(strengths, "strengths"), _listed(groups, "groups")
+    correct = _counts(correct, "correct", (len(strengths), len(groups)))
+    total = _counts(total, "total", (len(groups),), positive=True)
+    effective = (
+        total if effective is None else _counts(effective, "effective", total.shape, positive=True)
+    )
+    if (correct > total * (1 + 1e-9)).any():
+        raise ValueError("correct must be at most total in each group; are rows models, columns groups?")
     each, overall = correct / total, correct.sum(1) / total.sum()
     size = total.sum() ** 2 / (total**2 / effective).sum()
     low, high = exact_interval(overall, size, confidence)
@@ -77,3 +83,26 @@ def accuracy_frontier(strengths, correct, total, *, groups, effective=None, conf
     )
     table.attrs["confidence"] = confidence
     return table
+
+
+def _listed(values, name):
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or not len(list(values)):
+        raise ValueError(f"{name} must be a sequence of at least one entry, got {values!r:.60}.")
+    return values if isinstance(values, pd.Index) else list(values)
+
+
+def _counts(values, name, shape, positive=False):
+    """Return counts as floats; NaN, infinities and negatives are none."""
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
+        counts = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers: {error}") from error
+    if counts.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, of models and groups; got {counts.shape}.")
+    if not np.isfinite(counts).all() or (counts < 0).any() or (positive and not counts.all()):
+        raise ValueError(
+            f"{name} must be finite and {'> 0' if positive else '>= 0'}; got {counts.tolist()}."
+        )
+    return counts

@@ -111,14 +111,18 @@ def equal_accuracy_draws(counts, *, n_draws=1000, random_state=None):
         return rng.binomial(counts.count, overall, (n_draws, n_groups)) / counts.count
     cells = pd.DataFrame(dict(zip(("group", "weight"), counts.samples, strict=True)))
     cells = cells.groupby(["group", "weight"]).size().reset_index(name="size")
-    size, weight = cells["size"].to_numpy(), cells["weight"].to_numpy(np.float32)
+    size, weight = cells["size"].to_numpy(), cells["weight"].to_numpy()
     # the cells are sorted by group: each group is one stretch
     bounds = np.searchsorted(cells["group"], np.arange(n_groups + 1))
-    right = np.empty((n_draws, n_groups))
-    for row in right:
-        drawn = _draw_correct(rng, size, overall) * weight
-        row[:] = [drawn[a:b].sum(dtype=np.float64) for a, b in itertools.pairwise(bounds)]
-    return right / counts.total
+    largest = np.maximum.reduceat(weight, bounds[:-1])  # scaled by it: float32 has no 1e-60
+    weight = (weight / largest[cells["group"]]).astype(np.float32)
+
+    def sums(samples):
+        weighted = samples * weight
+        return [weighted[a:b].sum(dtype=np.float64) for a, b in itertools.pairwise(bounds)]
+
+    right = np.array([sums(_draw_correct(rng, size, overall)) for _ in range(n_draws)])
+    return right / sums(size)  # not the totals before rounding to float32: a share would pass 1
 
 
 def fvo_chance(draws, *, confidence=0.95):

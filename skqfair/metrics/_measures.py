@@ -32,7 +32,7 @@ class Rate:
         """Return the share over all groups."""
         part = samples.part(self.true)
         event = part.pick(getattr(outcome, self.event))
-        return float(np.average(event, weights=part.weights)) if len(event) else np.nan
+        return float(np.average(event, weights=part.weights)) if part.total.any() else np.nan
 
     def by_group(self, samples, outcome):
         """Return the share of each group."""

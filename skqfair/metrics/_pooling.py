@@ -1,5 +1,7 @@
 """Counts of folds added up: accuracy and gaps between groups of all out-of-fold predictions."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -85,7 +87,7 @@ def pooled_report(cv_results, *, confidence=0.95, random_state=0):
     if not samples:
         raise ValueError(
             "cv_results has no counts by group; give the search (or cross_validate) scoring="
-            f"skqfair.metrics.fairness_counts_scorer(...). It has {sorted(cv_results)[:12]}."
+            f"skqfair.metrics.fairness_counts_scorer(...). It has {sorted(map(str, cv_results))[:12]}."
         )
     groups = sorted(samples)
     n, right = (np.stack([sums[group] for group in groups], 1) for sums in (samples, correct))
@@ -120,7 +122,7 @@ def _largest_difference(part, whole):
 
 
 def _figures(n, right, confidence, random_state):
-    if not n.any() or np.isnan(n).any():
+    if not n.any() or np.isnan(n).any() or np.isnan(right).any():
         return [np.nan] * 5
     n, right = n[n > 0].astype(np.int64), right[n > 0].astype(np.int64)
     counts = GroupCounts(pd.RangeIndex(len(n)), n, n, right, n.astype(float))
@@ -147,10 +149,15 @@ def has_counts(cv_results):
 
 def _sums(cv_results, key):
     """Return the sums over folds of the counts of each group, one for each candidate."""
+    if not isinstance(cv_results, Mapping):
+        raise TypeError(
+            f"cv_results must be a dict, cv_results_ of a search or what cross_validate returns; got "
+            f"{type(cv_results).__name__}."
+        )
     before, after = key("\0").split("\0")
     sums = {}
     for name, values in cv_results.items():
-        fold, found, rest = name.partition(f"test_{before}")
+        fold, found, rest = str(name).partition(f"test_{before}")
         if not found or not rest.endswith(after):
             continue
         values, group = np.asarray(values, dtype=float), rest.removesuffix(after)

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from skqfair._groups import Groups, encode_groups
-from skqfair._validation import as_labels, check_length, check_rows, check_weights, random_state_of
+from skqfair._validation import (
+    as_labels,
+    check_length,
+    check_rows,
+    check_weights,
+    random_state_of,
+    relative_weights,
+)
 from skqfair._warnings import warn
 from skqfair.metrics._counts import correct_predictions, label_kind
 
@@ -63,7 +70,7 @@ class Samples:
         weights = check_weights(sample_weight, len(labels))
         keep = None
         if weights is not None:
-            weights = weights / weights.max()
+            weights = relative_weights(weights)
             keep = _weighty(groups, weights)
         if keep is not None:
             labels, groups, weights = labels[keep], groups.take(keep), weights[keep]
@@ -256,7 +263,7 @@ def _probabilities(values, classes, positive, name):
         values = values[list(classes)]
     array = values.to_numpy() if isinstance(values, (pd.Series, pd.DataFrame)) else np.asarray(values)
     if array.ndim == 1:
-        if array.dtype.kind != "f" or not (array % 1 > 0).any() or positive is None:
+        if array.dtype.kind != "f" or not (np.floor(array) < array).any() or positive is None:
             return None
         if np.isnan(array).any() or array.min() < 0 or array.max() > 1:
             raise ValueError(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from skqfair._groups import Groups
+from skqfair._validation import relative_weights
 
 __all__ = ["balancing_weights", "cell_report"]
 
@@ -37,7 +38,7 @@ def balancing_weights(
     Kamiran, F. & Calders, T. (2012). Data preprocessing techniques for classification without
     discrimination. Knowledge and Information Systems 33.
     """
-    own = np.ones(len(cells.codes)) if sample_weight is None else sample_weight
+    own = np.ones(len(cells.codes)) if sample_weight is None else relative_weights(sample_weight)
     totals = np.bincount(cells.codes, weights=own, minlength=len(cells.index))
     counted = totals > 0
     factor = np.zeros(len(totals))
@@ -66,7 +67,8 @@ def cell_report(cells: Groups, weights: np.ndarray | None, draws: np.ndarray) ->
         sample: draws per sample times loss weight, mean 1 over the samples.
     """
     counts = cells.counts
-    weights = np.ones(len(cells.codes)) if weights is None else weights / np.mean(weights)
+    weights = np.ones(len(cells.codes)) if weights is None else relative_weights(weights)
+    weights = weights / weights.mean()
     mean = np.bincount(cells.codes, weights=weights, minlength=len(counts)) / counts
     effective = draws / counts * mean
     return pd.DataFrame(

@@ -23,6 +23,7 @@ __all__ = [
     "copied",
     "criterion_type",
     "ends_in_sigmoid",
+    "finite_logits",
     "type_name",
 ]
 
@@ -76,6 +77,8 @@ def check_parameters(net):
             check_count(f"{part}__batch_size", given["batch_size"], 1)
     if not isinstance(net.lr, (numbers.Real, torch.Tensor)):
         raise ValueError(f"lr of the net must be a number, e.g. 0.003; got {net.lr!r}.")
+    if isinstance(net.module, type) and not issubclass(net.module, nn.Module):
+        raise TypeError(f"module of the net must be a torch.nn.Module; got {net.module.__name__}.")
     if not callable(net.optimizer):
         raise ValueError(
             "optimizer of the net must be a class, e.g. torch.optim.Adam, with its arguments as "
@@ -88,6 +91,17 @@ def check_parameters(net):
         )
     if not isinstance(net.callbacks or [], (list, tuple)) and net.callbacks != "disable":
         raise ValueError(f"callbacks of the net must be a list of callbacks; got {net.callbacks!r}.")
+
+
+def finite_logits(logits):
+    """Return logits, or raise if some are none: their probabilities would be NaN."""
+    if not np.isfinite(logits).all():
+        row = int(np.flatnonzero(~np.isfinite(logits).all(1))[0])
+        raise ModuleOutputError(
+            f"the module returns {logits[row].tolist()} for row {row} of X; such samples are beyond its "
+            "range: scale or drop them."
+        )
+    return logits
 
 
 def check_device(device):

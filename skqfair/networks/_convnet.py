@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from skqfair.networks._mlp import check_sizes, check_widths
+from skqfair.networks._mlp import check_dropout, check_sizes, check_widths
 
 __all__ = ["ConvNet"]
 
@@ -74,6 +74,7 @@ class ConvNet(nn.Module):
         super().__init__()
         check_sizes(self, in_channels=in_channels, n_classes=n_classes)
         check_sizes(self, blocks_per_stage=blocks_per_stage)
+        check_dropout(self, dropout)
         check_widths(self, "widths", widths, least=1)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False),

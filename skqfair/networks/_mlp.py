@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 from torch import nn
 
-__all__ = ["MLP", "check_sizes"]
+__all__ = ["MLP", "check_dropout", "check_sizes", "check_widths"]
 
 
 def check_sizes(module, **sizes):
@@ -30,6 +30,14 @@ def check_widths(module, name, widths, least=0):
         raise ValueError(
             f"{type(module).__name__}: {name} must be a sequence of positive integers, e.g. (16, 32); "
             f"got {widths!r}."
+        )
+
+
+def check_dropout(module, dropout):
+    """Raise if a dropout of a module is no share."""
+    if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real) or not 0 <= dropout <= 1:
+        raise ValueError(
+            f"{type(module).__name__}: dropout must be a share between 0 and 1; got {dropout!r}."
         )
 
 
@@ -81,6 +89,7 @@ class MLP(nn.Sequential):
         super().__init__()
         check_sizes(self, n_features=n_features, n_classes=n_classes)
         check_widths(self, "hidden_sizes", hidden_sizes)
+        check_dropout(self, dropout)
         self.add_module("flatten", nn.Flatten())
         width = n_features
         for i, units in enumerate(hidden_sizes):

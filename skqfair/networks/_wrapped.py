@@ -27,6 +27,7 @@ from skqfair.networks._checks import (
     check_trained,
     copied,
     criterion_type,
+    finite_logits,
     type_name,
 )
 from skqfair.networks._make_classifier import TensorNetClassifier, make_classifier
@@ -140,7 +141,7 @@ class Network:
             predict = self.view(module or self.module).predict_proba
             return log_probabilities(self.by_parts(predict, X))
         outputs = self.outputs(X, module, block=block).double().numpy()
-        return outputs if self.returns_logits else log_probabilities(outputs)
+        return finite_logits(outputs) if self.returns_logits else log_probabilities(outputs)
 
     @property
     def module(self):

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from skqfair.quantization._affine import check_bits, q_max, to_codes, widened
 from skqfair.quantization._calibration import affine_range, clip_range, grid_of_range
-from skqfair.quantization._targets import activation_targets
+from skqfair.quantization._targets import activation_targets, check_module
 
 __all__ = [
     "ACTIVATION_SCHEMES",
@@ -47,7 +48,8 @@ class ActivationStatistics:
         if not values.numel():
             return
         low, high = torch.aminmax(values)
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        ends = [self.low, float(low)], [self.high, float(high)]  # numpy keeps NaN, min does not
+        self.low, self.high = float(np.min(ends[0])), float(np.max(ends[1]))
         if values.numel() > _VALUES_PER_CALL:
             index = torch.randint(values.numel(), (_VALUES_PER_CALL,), generator=self._generator)
             values, self._sampled = values[index.to(values.device)], True
@@ -71,6 +73,11 @@ class ActivationStatistics:
         An affine one has a zero point where a negative was seen.
         """
         bits, signed = check_bits(bits, "activation_bits"), self.signed
+        if not np.isfinite([self.low, self.high]).all():
+            raise ValueError(
+                f"statistics of the inputs of a layer reach from {self.low:g} to {self.high:g}: on the "
+                "calibration samples they are not finite; check X, or lower the learning rate."
+            )
         if scheme == "affine" and signed:
             return self._affine(bits, calibration)
         levels = q_max(bits) if signed else 2**bits - 1
@@ -224,6 +231,7 @@ def observe_activations(module: torch.nn.Module) -> Iterator[dict[str, Activatio
         By module name. After the block only modules whose hooks were called are left: the output
         projection inside attention never is, and stays in float.
     """
+    check_module(module)
     statistics = {name: ActivationStatistics() for name in activation_targets(module)}
     handles = [
         child.register_forward_pre_hook(_Observer(statistics[name]), with_kwargs=True)

@@ -4,7 +4,9 @@ Every function divides by the scale in the dtype of the tensor, float32 at least
 even, so that a numpy reference (``np.rint(w / S)``) gives the same codes, bit for bit.
 """
 
+import math
 import numbers
+import operator
 
 import numpy as np
 import torch
@@ -106,10 +108,14 @@ def pack(codes: np.ndarray | torch.Tensor, bits: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a code does not fit into ``bits`` bits.
+        If a code is no integer, or does not fit into ``bits`` bits.
     """
     codes, limit = np.asarray(codes).reshape(-1), 2 ** (check_bits(bits) - 1)
-    if codes.size and not -limit <= codes.min() <= codes.max() < limit:
+    if not codes.size:
+        return np.zeros(0, np.uint8)
+    if codes.dtype.kind not in "iu":
+        raise ValueError(f"codes must be integers, got dtype {codes.dtype}; see quantize.")
+    if not -limit <= codes.min() <= codes.max() < limit:
         raise ValueError(
             f"codes must be from {-limit} to {limit - 1} at {bits} bits, got {codes.min()} to "
             f"{codes.max()}; give the bits that they were made with."
@@ -137,8 +143,30 @@ def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
     -------
     ndarray of int16
         Signed codes of that shape.
+
+    Raises
+    ------
+    ValueError
+        If ``packed`` holds no bytes, or less than codes of that shape take.
     """
-    count = int(np.prod(shape, dtype=np.int64))
+    bits, packed = check_bits(bits), np.asarray(packed)
+    try:
+        shape = tuple(int(operator.index(side)) for side in shape)
+    except TypeError as error:
+        raise ValueError(f"shape must be a sequence of integers, got {shape!r:.60}.") from error
+    if any(side < 0 for side in shape):
+        raise ValueError(f"shape must have no negative sides, got {shape}.")
+    if packed.dtype != np.uint8 or packed.ndim != 1:
+        raise ValueError(
+            f"packed must be bytes, an array of uint8 of shape (n,); got {packed.dtype} of shape "
+            f"{packed.shape}."
+        )
+    count = math.prod(shape)
+    if 8 * len(packed) < count * bits:
+        raise ValueError(
+            f"packed has {len(packed)} bytes, but {count} codes of {bits} bits take "
+            f"{-(-count * bits // 8)}: is it cut short, or the shape another?"
+        )
     planes = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     weights = 1 << np.arange(bits, dtype=np.int32)
     weights[-1] *= -1  # two's complement: the top bit counts negative

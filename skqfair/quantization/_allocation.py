@@ -1,5 +1,6 @@
 """Bits of each layer under a budget: the worst group's predicted loss as small as can be."""
 
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,8 +92,8 @@ def allocate_bits(
 
 
 def _checked(sensitivity, n_weights, budget, choices):
-    bits = np.array([check_bits(b, "choices") for b in choices], dtype=np.int64)
-    omega = np.asarray(sensitivity, dtype=np.float64)
+    bits = np.array([check_bits(b, "choices") for b in _sequence(choices)], dtype=np.int64)
+    omega = _numbers(sensitivity, "sensitivity")
     omega = omega[:, :, None] if omega.ndim == 2 else omega
     if omega.ndim != 3 or omega.shape[1] != len(bits) or 0 in omega.shape:
         raise ValueError(
@@ -101,8 +102,8 @@ def _checked(sensitivity, n_weights, budget, choices):
         )
     if not np.isfinite(omega).all():
         raise ValueError("sensitivity must be finite, got NaN or infinity; has the network diverged?")
-    n_weights = np.asarray(n_weights, dtype=np.float64)
-    if n_weights.shape != omega.shape[:1] or not (n_weights > 0).all():
+    n_weights = _numbers(n_weights, "n_weights")
+    if n_weights.shape != omega.shape[:1] or not ((n_weights > 0) & np.isfinite(n_weights)).all():
         raise ValueError(
             f"n_weights must be {len(omega)} positive numbers, one for each layer; got "
             f"{np.array2string(n_weights, threshold=6)}."
@@ -128,11 +129,30 @@ def check_budget(budget: float, choices: Sequence[int] = CHOICES, name: str = "b
     ValueError
         If it is below the smallest or above the largest.
     """
+    choices = _sequence(choices)
+    if isinstance(budget, bool) or not isinstance(budget, numbers.Real):
+        raise ValueError(f"{name} must be a number of mean bits per weight, got {budget!r}.")
     if not min(choices) <= budget <= max(choices):
         raise ValueError(
             f"{name}={budget!r} must be within the choices, {min(choices)} to {max(choices)} mean bits "
             "per weight."
         )
+
+
+def _numbers(values, name):
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers: {error}") from error
+
+
+def _sequence(choices):
+    found = [] if isinstance(choices, (str, bytes)) or not np.iterable(choices) else list(choices)
+    if not found:
+        raise ValueError(f"choices must be a sequence of bits, e.g. (2, 4, 8); got {choices!r}.")
+    return found
 
 
 def _worst(omega, chosen):

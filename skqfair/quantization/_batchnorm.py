@@ -6,6 +6,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from skqfair.quantization._passes import Passes, record
+from skqfair.quantization._targets import check_module
 
 __all__ = ["has_batchnorm", "move_batchnorm"]
 
@@ -28,6 +29,7 @@ def has_batchnorm(module: torch.nn.Module) -> bool:
     bool
         True if there are any.
     """
+    check_module(module)
     return bool(_normalisations(module))
 
 
@@ -100,6 +102,11 @@ def _sums(floats, own, name):
 
 
 def _move(norm, of_float, of_quantized):
+    if not bool(torch.stack([of_float, of_quantized]).isfinite().all()):
+        raise ValueError(
+            "the inputs of a BatchNorm on the calibration samples are not finite; check X and what run "
+            "passes, or lower the learning rate of the training."
+        )
     (mean, variance), (own_mean, own_variance) = (_moments(*s) for s in (of_float, of_quantized))
     varies = (variance > 0) & (own_variance > 0)
     ratio = torch.where(varies, own_variance / variance.clamp_min(1e-300), 1.0)

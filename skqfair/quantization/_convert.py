@@ -10,6 +10,7 @@ from skqfair.quantization._quantize import QuantizedTensor
 from skqfair.quantization._scheme import FLOAT_BITS, QuantizationScheme
 from skqfair.quantization._targets import (
     activation_targets,
+    check_module,
     plain,
     plain_copy,
 )
@@ -65,6 +66,12 @@ def convert(
     ValueError
         As :meth:`QuantizationScheme.resolve`; or activation bits without statistics.
     """
+    check_module(module)
+    if not isinstance(scheme, QuantizationScheme):
+        raise TypeError(
+            f"scheme must be a QuantizationScheme, got {type(scheme).__name__}; e.g. "
+            "QuantizationScheme(weight_bits=4)."
+        )
     if scheme.activation_bits is not None and statistics is None:
         raise ValueError(
             "statistics must be given when the scheme has activation_bits; collect them with "

@@ -70,11 +70,18 @@ def round_with_feedback(
     return torch.empty_like(moved).scatter_(1, across, moved).transpose(1, 2)
 
 
+def power_of_four(values):
+    """Return for each positive value a power of 4 near it, else 1: dividing by it costs no bit."""
+    _, exponent = torch.frexp(values)
+    return torch.where(values > 0, torch.ldexp(torch.ones_like(values), exponent // 2 * 2), 1.0)
+
+
 def _feedback(products, order, damping):
     """Return the share of the errors of earlier columns that each column takes."""
     index = order[:, :, None].expand_as(products)
     ordered = products.gather(1, index).gather(2, index.transpose(1, 2))
     diagonal = ordered.diagonal(dim1=1, dim2=2)
+    ordered /= power_of_four(diagonal.mean(1))[:, None, None]  # squares of 1e-160 have no inverse
     mean = diagonal.mean(1, keepdim=True)
     diagonal += torch.where(mean > 0, damping * mean, 1.0)
     factor = torch.linalg.cholesky(ordered.flip(1, 2)).flip(1, 2)

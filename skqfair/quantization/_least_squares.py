@@ -20,7 +20,7 @@ arXiv:2309.01885.
 
 import torch
 
-from skqfair.quantization._gptq import round_with_feedback
+from skqfair.quantization._gptq import power_of_four, round_with_feedback
 
 __all__ = ["round_to_outputs"]
 
@@ -60,6 +60,8 @@ def round_to_outputs(
     """
     scale, limit = (t.to(torch.float64).expand(weight.shape) for t in (scale, torch.as_tensor(limit)))
     limit = limit[..., :1]
+    unit = power_of_four(products.diagonal(dim1=1, dim2=2).mean(1))[:, None, None]
+    products, cross = products / unit, cross / unit
     mean = products.diagonal(dim1=1, dim2=2).mean(1)
     added = torch.where(mean > 0, damping * mean, 1.0)[:, None, None]
     ridge = added * torch.eye(products.shape[1], dtype=products.dtype, device=products.device)

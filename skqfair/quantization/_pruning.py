@@ -11,7 +11,7 @@ import torch
 from skqfair.quantization._quantize import check_choice
 from skqfair.quantization._size import float_size
 from skqfair.quantization._sparse import flat_values, sparse_nbytes
-from skqfair.quantization._targets import plain, plain_copy, quantizable_weights
+from skqfair.quantization._targets import check_module, plain, plain_copy, quantizable_weights
 
 __all__ = ["SCOPES", "PrunedModule", "amount_for_size", "prune"]
 
@@ -83,7 +83,7 @@ def prune(module: torch.nn.Module, amount: float = 0.5, *, scope: str = "global"
     """
     _check_amount(amount)
     check_choice(scope, "scope", SCOPES)
-    _check_module(module)
+    check_module(module)
     pruned = plain_copy(module).eval()
     weights = _weights(pruned)
     magnitudes = {name: _magnitudes(weight, name) for name, weight in weights.items()}
@@ -135,7 +135,7 @@ def amount_for_size(module: torch.nn.Module, size: int, *, scope: str = "global"
     check_choice(scope, "scope", SCOPES)
     if isinstance(size, bool) or not isinstance(size, Real) or not size > 0:
         raise ValueError(f"size must be a positive number of bytes; got {size!r}.")
-    _check_module(module)
+    check_module(module)
     module = plain(module)
     weights = _weights(module)
     magnitudes = {name: _magnitudes(weight, name) for name, weight in weights.items()}
@@ -157,14 +157,6 @@ def amount_for_size(module: torch.nn.Module, size: int, *, scope: str = "global"
             "normalisation); allow more bytes."
         )
     return count / n_weights
-
-
-def _check_module(module):
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(
-            f"module must be a torch.nn.Module, got {type(module).__name__}; of a fitted classifier "
-            "pass estimator_.module_, its float network."
-        )
 
 
 def _weights(module):

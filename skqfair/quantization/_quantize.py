@@ -117,7 +117,7 @@ def _dense(tensor):
             native = tensor.astype(tensor.dtype.newbyteorder("="), copy=False)
             tensor = torch.as_tensor(np.require(native, requirements=["C", "W"]))
         tensor = torch.as_tensor(tensor).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of frames and other sequences, whatever they raise
         raise ValueError(
             f"tensor must be a tensor or array of floats, got {_described(tensor)}."
         ) from error

@@ -133,10 +133,11 @@ def compensate_rounding(
         for name, found in layers:
             seen.add(name)
             bias = biases.get(name)
-            if not bool(found.total.isfinite().all()):
+            sums = [found.total, found.products, found.cross]
+            if not all(bool(each.isfinite().all()) for each in sums if each is not None):
                 raise ValueError(
-                    f"the inputs of {name} on the calibration samples are not finite; check X, or lower "
-                    "the learning rate of the training."
+                    f"the inputs of {name} on the calibration samples are not finite, or their squares; "
+                    "check X and what run passes, or lower the learning rate of the training."
                 )
             if name in feeding:
                 own = found if bias is None or rounding == "gptq" else found.centered()

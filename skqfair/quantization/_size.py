@@ -3,6 +3,7 @@
 from torch import nn
 
 from skqfair.quantization._convert import QuantizedModule
+from skqfair.quantization._targets import check_module
 
 __all__ = ["float_size", "quantized_size"]
 
@@ -38,6 +39,7 @@ def float_size(module: nn.Module) -> int:
     int
         Bytes.
     """
+    check_module(module)
     return _FLOAT_BYTES * sum(numbers for _, numbers in _stored(module))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from skqfair.quantization._affine import MAX_BITS, MIN_BITS, pack, unpack
 from skqfair.quantization._size import float_size
-from skqfair.quantization._targets import quantizable_weights
+from skqfair.quantization._targets import check_module, quantizable_weights
 
 __all__ = ["SparseTensor", "flat_values", "sparse_nbytes", "sparse_size"]
 
@@ -67,7 +67,7 @@ class SparseTensor:
     @classmethod
     def from_dense(cls, tensor: torch.Tensor | np.ndarray) -> "SparseTensor":
         """Pack a tensor, as float32."""
-        values, shape = flat_values(tensor), tuple(tensor.shape)
+        values, shape = flat_values(tensor), tuple(np.shape(tensor))
         kept = _positions(values)
         (layout, bits), _ = _smallest(len(values), kept)
         if layout == "dense":
@@ -111,7 +111,10 @@ class SparseTensor:
 def flat_values(tensor):
     """Return the numbers of a tensor or array in a flat array of float32."""
     if isinstance(tensor, torch.Tensor):
-        tensor = tensor.detach().cpu().float().numpy()
+        tensor = tensor.detach().cpu()
+        tensor = (tensor.real if tensor.is_complex() else tensor).float().numpy()
+    if np.asarray(tensor).dtype.kind not in "fiub":
+        raise ValueError(f"tensor must hold real numbers; got {type(tensor).__name__}.")
     return np.ascontiguousarray(tensor, dtype=_VALUE).reshape(-1)
 
 
@@ -143,6 +146,7 @@ def sparse_size(module: torch.nn.Module) -> int:
     >>> float_size(module), sparse_size(module) <= 125 + 4 * 100 + 4 * 10
     (4040, True)
     """
+    check_module(module)
     parameters = dict(module.named_parameters())
     weights = [parameters[name] for name in quantizable_weights(module)]
     left_in_float = float_size(module) - _VALUE.itemsize * sum(weight.numel() for weight in weights)

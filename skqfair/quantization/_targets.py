@@ -13,6 +13,7 @@ from skqfair._copies import deep_copy, keep_padding
 
 __all__ = [
     "activation_targets",
+    "check_module",
     "is_reparametrized",
     "left_in_float",
     "matches",
@@ -66,6 +67,7 @@ def quantizable_weights(module: nn.Module, more: Mapping[str, int] | None = None
     ValueError
         If a pattern of ``more`` matches nothing, or the axis is not there.
     """
+    check_module(module)
     axes = {}  # by identity: a tied parameter has its axis from the first module that owns it
     for child in module.modules():
         axis = 1 if isinstance(child, _CONV_TRANSPOSE) else 0
@@ -207,6 +209,15 @@ def plain(module: nn.Module) -> nn.Module:
     return plain_copy(module) if is_reparametrized(module) else module
 
 
+def check_module(module: nn.Module) -> None:
+    """Raise if that is no module of torch."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"module must be a torch.nn.Module, got {type(module).__name__}; of a fitted classifier "
+            "pass estimator_.module_, its float network."
+        )
+
+
 def plain_copy(module: nn.Module) -> nn.Module:
     """Return a copy in which weight norm, masks and other reparametrizations are plain weights.
 
@@ -220,6 +231,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
     torch.nn.Module
         A copy with the same outputs.
     """
+    check_module(module)
     copied = deep_copy(module)
     keep_padding(copied)
     for child in copied.modules():

@@ -171,10 +171,10 @@ def test_an_export_that_is_killed_leaves_the_old_file(tmp_path, new_processes):
     code = """
 import os, signal
 from pathlib import Path
-from skqfair.export import _writer
+from skqfair import _files
 
 os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-_writer._write(Path("model.onnx"), b"new" * 1000)
+_files.write_whole(Path("model.onnx"), b"new" * 1000)
 """
     new_processes.run(code, tmp_path, status=signal.SIGKILL)
     assert path.read_bytes() == b"old"
