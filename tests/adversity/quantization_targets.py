@@ -269,8 +269,11 @@ def compensate(draw):
             return module(X)
 
     names = named(quantization.compensate_rounding, "X")
+    inputs = {"run": run}
+    if draw(st.booleans()):
+        inputs = {"moments": quantization.float_moments(module, run)}
     found = answer(
-        quantization.compensate_rounding, converted, module, run, rounding=rounding, names=names
+        quantization.compensate_rounding, converted, module, rounding=rounding, names=names, **inputs
     )
     weights = (found or converted).weights
     for name, weight in weights.items():

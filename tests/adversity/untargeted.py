@@ -17,6 +17,7 @@ UNTARGETED = {
     "skqfair.FairOffsetClassifier": "wraps classifiers that have targets; its arithmetic has three",
     "skqfair.parallel.warm_up": "passes X and y to estimators that have targets",
     "skqfair.quantization.quantized_size": "called by the target of convert",
+    "skqfair.quantization.float_moments": "called by the target of compensate_rounding",
     "skqfair.mitigation.AccuracyBound": "called by the target of GapPenalty",
     **_named(_CONSTANT, "curvature.", "MAX_ITER"),
     **_named(_CONSTANT, "mitigation.", "BALANCES SAMPLINGS STRENGTHS"),
