@@ -94,9 +94,10 @@ def check_parameters(net):
 
 
 def finite_logits(logits):
-    """Return logits, or raise if some are none: their probabilities would be NaN."""
-    if not np.isfinite(logits).all():
-        row = int(np.flatnonzero(~np.isfinite(logits).all(1))[0])
+    """Return logits, or raise if their probabilities would be NaN; a class may have minus infinity."""
+    possible = np.isfinite(logits.max(1))
+    if not possible.all():
+        row = int(np.flatnonzero(~possible)[0])
         raise ModuleOutputError(
             f"the module returns {logits[row].tolist()} for row {row} of X; such samples are beyond its "
             "range: scale or drop them."

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from skqfair import QuantizedClassifier
 from skqfair._groups import encode_groups
 from skqfair.exceptions import ModuleOutputError
 from skqfair.mitigation import balancing_weights
@@ -173,3 +174,25 @@ def test_logits_that_are_infinite_are_refused():
         module.weight.fill_(3e38)
     with pytest.raises(ModuleOutputError, match=r"returns \[inf, inf\] for row 1 of X"):
         TorchClassifier(module).predict_proba(np.array([[0, 0], [9, 9]], np.float32))
+
+
+class Masked(nn.Module):
+    """The first class is out of the question where the first input is positive."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(3, 3)
+
+    def forward(self, x):
+        out = self.out(x)
+        out[:, 0] = out[:, 0].masked_fill(x[:, 0] > 0, -torch.inf)
+        return out
+
+
+def test_a_class_may_be_out_of_the_question():
+    X, y = np.array([[1, 0, 0], [-1, 0, 0]] * 4, np.float32), [0, 1] * 4
+    foreign = TorchClassifier(Masked().eval(), classes=[0, 1, 2])
+    for clf in (foreign, QuantizedClassifier(foreign, weight_bits=8).fit(X, y)):
+        probabilities = clf.predict_proba(X)
+        assert (probabilities[:, 0] == 0).tolist() == [True, False] * 4
+        np.testing.assert_allclose(probabilities.sum(1), 1)
