@@ -304,7 +304,7 @@ class NetworkClassifier(SavedState, ScoresItems, MetaEstimatorMixin, BaseEstimat
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def _prediction_input(self, X):
-        if not hasattr(self, "estimator_"):
+        if not hasattr(self, "module_"):
             check_is_fitted(self)
         network = Network.of_trained(self.estimator_)
         if self._would_pass(X):

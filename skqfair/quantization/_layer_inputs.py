@@ -74,8 +74,11 @@ class InputMoments:
                 self._add("cross", of_float.transpose(1, 2) @ rows, weight)
 
     def _add(self, name, values, weight):
-        values, total = weight * values.double(), getattr(self, name)
-        setattr(self, name, values if total is None else total.add_(values))
+        total = getattr(self, name)
+        if total is None:
+            setattr(self, name, weight * values.double())
+        else:
+            total.add_(values, alpha=weight)
 
     def centered(self) -> "InputMoments":
         """Return products of what is left without the means."""
@@ -283,9 +286,10 @@ def _places(child, items):
 
 
 def _parts(values, child, places):
-    """Yield images whose patches fit a budget together."""
-    places = min(places, math.prod(values.shape[2:]))
-    return values.split(max(1, int(_VALUES // (places * child.groups * _columns(child)))))
+    """Yield images whose patches fit a budget together, or have two rows a column."""
+    columns, places = _columns(child), min(places, math.prod(values.shape[2:]))
+    rows = max(_VALUES // (child.groups * columns), 2 * columns)
+    return values.split(max(1, int(rows // places)))
 
 
 def _windows(padded, child, strides, places):

@@ -43,6 +43,7 @@ def of_rows(rows):
 
 @pytest.fixture(scope="module")
 def of_images(images):
+    torch.manual_seed(0)
     return fitted(ConvNet(3, 2, widths=(4, 8)), *images)
 
 
