@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skqfair.quantization._passes import Passes, record
+from skqfair.quantization._passes import Passes, items_of, record
 from skqfair.quantization._targets import check_module
 
 __all__ = ["has_batchnorm", "move_batchnorm"]
@@ -67,10 +67,9 @@ def move_batchnorm(
     samples = record(original, [(1.0, run)], _watched)
     try:
         with Passes(original, samples, _watched) as floats, Passes(module, samples, _watched) as own:
-            for name in _called(samples):
+            for name in items_of(samples):
                 if name in norms:
-                    of_float, of_quantized = _sums(floats, own, name)
-                    _move(norms[name], of_float, of_quantized)
+                    _move(norms[name], *_sums(floats, own, name))
     except BaseException:
         for name, (mean, variance) in before.items():
             norms[name].running_mean.copy_(mean)
@@ -82,13 +81,8 @@ def _watched(module):
     return [(norm, name, None) for name, norm in _normalisations(module).items()]
 
 
-def _called(samples):
-    """Return the layers that were called, in the order of execution."""
-    return list(dict.fromkeys(name for sample in samples for name in sample.counts))
-
-
 def _sums(floats, own, name):
-    """Return count, sum and squares of what flows into a layer, of both networks."""
+    """Return count, sum and squares of what flows into a layer, of both networks; None of no call."""
     sums = [[], []]
     for pair in zip(floats.at(name), own.at(name), strict=True):
         for kept, calls in zip(sums, pair, strict=True):
@@ -98,10 +92,12 @@ def _sums(floats, own, name):
                 kept.append(
                     torch.stack([torch.full_like(total, len(rows)), total, rows.square().sum(0)])
                 )
-    return [torch.stack(kept).sum(0) for kept in sums]
+    return [torch.stack(kept).sum(0) if kept else None for kept in sums]
 
 
 def _move(norm, of_float, of_quantized):
+    if of_quantized is None:
+        return
     if not bool(torch.stack([of_float, of_quantized]).isfinite().all()):
         raise ValueError(
             "the inputs of a BatchNorm on the calibration samples are not finite; check X and what run "

@@ -47,13 +47,8 @@ class InputMoments:
     """
 
     def __init__(self):
-        self.count, self.total, self.total_of_float, self.products, self.cross = (
-            0,
-            None,
-            None,
-            None,
-            None,
-        )
+        self.count = 0
+        self.total = self.total_of_float = self.products = self.cross = None
 
     def update(
         self,
@@ -62,6 +57,7 @@ class InputMoments:
         *,
         weight: float = 1.0,
         products: bool = True,
+        cross: bool = True,
     ) -> None:
         """Take in rows of shape (B, n, columns), with those of the float network beside them."""
         self.count += weight * rows.shape[1]
@@ -70,7 +66,7 @@ class InputMoments:
             self._add("total_of_float", of_float.sum(1), weight)
         if products:
             self._add("products", _gram(rows), weight)
-            if of_float is not None:
+            if of_float is not None and cross:
                 self._add("cross", of_float.transpose(1, 2) @ rows, weight)
 
     def _add(self, name, values, weight):
@@ -104,7 +100,7 @@ def _gram(rows):
 
 
 def moments_at(
-    name: str, quantized: Passes, original: Passes | None = None, *, products: bool = True
+    name: str, quantized: Passes, original: Passes | None = None, **wanted: bool
 ) -> InputMoments:
     """Return the moments of what multiplies a weight.
 
@@ -115,9 +111,9 @@ def moments_at(
     quantized : Passes
         Of the samples, with :func:`watched` weights.
     original : Passes, optional
-        Through the float network, of the same samples; with them come the cross products.
-    products : bool, default=True
-        Whether products are added up, or sums only.
+        Through the float network, of the same samples.
+    **wanted : bool
+        ``products``, ``cross``: whether they are added up, as they are without it, or sums only.
 
     Returns
     -------
@@ -132,7 +128,7 @@ def moments_at(
         ):
             for pair in zip(calls, float_calls, strict=False):
                 for rows, float_rows in zip(*map(_rows, pair), strict=False):
-                    moments.update(rows, float_rows, weight=sample.weight, products=products)
+                    moments.update(rows, float_rows, weight=sample.weight, **wanted)
     return moments
 
 

@@ -1,6 +1,7 @@
 """Passes of samples through a module, which wait before a layer until it has been changed."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from copy import copy, deepcopy
@@ -12,7 +13,7 @@ from torch import nn
 
 from skqfair._copies import sharing_copy
 
-__all__ = ["Passes", "Sample", "record"]
+__all__ = ["Passes", "Sample", "items_of", "record"]
 
 _WAITING = 16  # passes at a time, each in a thread of its own
 _MEMORY = 2**30  # bytes of what they hold
@@ -93,6 +94,25 @@ def record(
     if not samples:
         raise ValueError("run must call the module that it is given; it did not.")
     return samples
+
+
+def items_of(samples: list[Sample]) -> dict[str, int]:
+    """Return how many inputs each layer got in all samples, in the order of execution.
+
+    Parameters
+    ----------
+    samples : list of Sample
+        From :func:`record`.
+
+    Returns
+    -------
+    dict of str to int
+        Of the layers that were called.
+    """
+    items = Counter()
+    for sample in samples:
+        items.update(sample.items)
+    return items
 
 
 def _sample(module, args, kwargs, weight):

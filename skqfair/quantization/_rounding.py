@@ -1,6 +1,5 @@
 """Rounding that minds what a layer does with its inputs: error feedback, corrected biases."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -21,7 +20,7 @@ from skqfair.quantization._layer_inputs import (
     watched,
 )
 from skqfair.quantization._least_squares import round_to_outputs
-from skqfair.quantization._passes import Passes, record
+from skqfair.quantization._passes import Passes, items_of, record
 from skqfair.quantization._quantize import QuantizedTensor, channel_shape, check_choice
 from skqfair.quantization._targets import plain, quantizable_weights
 
@@ -155,22 +154,17 @@ def compensate_rounding(
 def _in_order(quantized, original, runs, names, feeding, biases, rounding):
     """Yield weights in the order of execution, with the moments of inputs that nothing changes later."""
     samples = record(original, runs, watched(names))
-    items = _items(samples)
+    items = items_of(samples)
     find = watched(names, items)
+    aims = rounding == "least_squares"  # at the outputs of the float network
     with Passes(quantized, samples, find) as own, Passes(original, samples, find) as floats:
         for name in items:
             products, bias = name in feeding, biases.get(name)
             if products or bias is not None:
-                beside = floats if rounding == "least_squares" or bias is not None else None
-                yield name, moments_at(name, own, beside, products=products)
-
-
-def _items(samples):
-    """Return how many inputs each layer gets, in the order of execution."""
-    items = Counter()
-    for sample in samples:
-        items.update(sample.items)
-    return items
+                beside = floats if aims or bias is not None else None
+                moments = moments_at(name, own, beside, products=products, cross=aims)
+                if moments.count:  # a layer may not be reached by what rounding left of the samples
+                    yield name, moments
 
 
 def float_moments(
@@ -208,9 +202,14 @@ def float_moments(
     500.0
     """
     module = plain(module)
-    names = list(quantizable_weights(module))
-    samples = record(module, [(1.0, run)] if callable(run) else run, watched(names))
-    items, found = _items(samples), {}
+    runs = [(1.0, run)] if callable(run) else run
+    return _of_float(module, runs, list(quantizable_weights(module)))
+
+
+def _of_float(module, runs, names):
+    """Return the moments of the inputs of some weights, each beside itself, by name."""
+    samples = record(module, runs, watched(names))
+    items, found = items_of(samples), {}
     with Passes(module, samples, watched(names, items)) as passes:
         for name in items:
             moments = found[name] = moments_at(name, passes)
@@ -248,13 +247,9 @@ def round_alone(
     """
     if rounding == "nearest":
         return nearest
-    samples = record(module, [(1.0, run)], watched([name]))
-    items = _items(samples)
-    if name not in items:
+    moments = _of_float(module, [(1.0, run)], [name]).get(name)
+    if moments is None:
         return nearest
-    with Passes(module, samples, watched([name], items)) as passes:
-        moments = moments_at(name, passes)
-    moments.cross = moments.products
     weight = dict(module.named_parameters())[name]
     return [_rounded(module, name, weight, codes, moments, rounding) for codes in nearest]
 

@@ -16,6 +16,7 @@ from skqfair.quantization import (
     compensate_rounding,
     convert,
     float_moments,
+    move_batchnorm,
     observe_activations,
     round_alone,
 )
@@ -396,3 +397,32 @@ def test_weight_two_is_to_come_twice(every_kind, rounding):
     ]
     for name, weight in codes[0].items():  # but for sums in another order
         assert (weight.codes != codes[1][name].codes).float().mean() < 0.05, name
+
+
+class LeavesEarly(nn.Module):
+    """Its second layer runs only where the first gives what the float network gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)
+        self.expected = None
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(self.norm(x)) if torch.equal(x, self.expected) else x
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_a_layer_that_the_quantized_network_does_not_reach(rounding):
+    torch.manual_seed(0)
+    module, X = LeavesEarly().eval(), torch.randn(20, 4)
+    with torch.no_grad():
+        module.expected = module.first(X)
+    quantized = convert(module, QuantizationScheme(2))
+    before = quantized.weights["second.weight"].codes.clone()
+    with pytest.warns(NearestRoundingWarning, match=r"did not come: second\.weight"):
+        done = compensate_rounding(quantized, module, lambda m: m(X), rounding=rounding)
+    assert torch.equal(done.weights["second.weight"].codes, before)
+    mean = done.module.norm.running_mean.clone()
+    move_batchnorm(done.module, module, lambda m: m(X))
+    assert torch.equal(done.module.norm.running_mean, mean)
